@@ -1,0 +1,7 @@
+// Package webtest makes the test vectors that provisioning/web's TypeScript is checked against, with Tink and the
+// documents' own Go code, and checks that the committed vectors still hold. It has no code of its own:
+//
+//	go test ./provisioning/web/webtest -update
+//
+// writes provisioning/web/src/trust/testdata/*.json anew.
+package webtest
