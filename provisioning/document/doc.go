@@ -98,7 +98,7 @@ func ParseOrder(s string) (Order, error) {
 type Header struct {
 	Owner       Hash      `json:"owner"` // the clinic
 	RootVersion uint32    `json:"root_version"`
-	Serial      uint64    `json:"serial"` // rises per type; starts at 1 under a new root version if one likes
+	Serial      uint64    `json:"serial"` // rises per type within a root version
 	Issued      time.Time `json:"issued"`
 	Expires     time.Time `json:"expires"`
 	Target      string    `json:"target"` // TargetAll or a device's id
