@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# What the scripts of .ci share. Sourced, from the top of the clone.
+
+# testsum is the counter of test results (see .ci/tools/testsum).
+testsum=$PWD/build/testsum
+build_testsum() {
+	mkdir -p build/results
+	go -C .ci/tools build -o "$testsum" ./testsum
+}
+
+# go_tests NAME RUNDIR ARGS… runs go test with ARGS in RUNDIR, shows what a person needs of it, keeps all of
+# it in build/results/NAME.json and the count in build/results/NAME.count.
+go_tests() {
+	local name=$1 dir=$2
+	shift 2
+	rm -f "build/results/$name.count"
+	go -C "$dir" test -json "$@" 2>&1 | tee "build/results/$name.json" |
+		"$testsum" -skips .ci/skips -out "build/results/$name.count" go
+}
+
+# node_tests NAME ARGS… does the same for a command that ends in Node's test runner.
+node_tests() {
+	local name=$1
+	shift
+	rm -f "build/results/$name.count"
+	"$@" 2>&1 </dev/null | tee "build/results/$name.log" |
+		"$testsum" -skips .ci/skips -out "build/results/$name.count" node
+}
