@@ -1,0 +1,233 @@
+package provisioning
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/alcove-room/alcove/daemon/durable"
+	"github.com/alcove-room/alcove/provisioning/document"
+)
+
+// Store keeps the clinic's verified documents of this box. What it holds on disk is verified again when it
+// is opened; the only thing believed from disk is which clinic this box belongs to.
+type Store struct {
+	path string
+	spki []byte // this box's TLS key, by which the roster names it
+
+	mu     sync.Mutex // guards all below
+	saved  saved
+	trust  *document.Trust
+	roster *document.Roster
+	people *document.People
+	config *document.Config
+}
+
+// saved is the file: the clinic, where its hub is, the envelopes in force and their place in the order, which
+// outlives an envelope that has expired.
+type saved struct {
+	Clinic     document.Hash                        `json:"clinic"`
+	Hub        string                               `json:"hub"`
+	ClaimID    string                               `json:"claim_id"`
+	OwnerRoots []*document.Envelope                 `json:"owner_roots"`
+	Envelopes  map[document.Type]*document.Envelope `json:"envelopes"`
+	States     map[document.Type]document.State     `json:"states"`
+}
+
+// Documents is what is in force now. Roster, People and Config are nil when there is none or it has expired.
+type Documents struct {
+	Trust  *document.Trust
+	Hub    string
+	Claim  string // id of the claim that brought the box here
+	Roster *document.Roster
+	People *document.People
+	Config *document.Config
+	// Device is this box's entry in the roster; nil when the roster does not list it.
+	Device *document.Device
+}
+
+// OpenStore opens the store in dir for the box whose TLS key is tlsSPKI; one out of its carton has an empty store.
+func OpenStore(dir string, tlsSPKI []byte, now time.Time) (*Store, error) {
+	s := &Store{path: filepath.Join(dir, "documents.json"), spki: tlsSPKI}
+	s.saved.Envelopes = make(map[document.Type]*document.Envelope)
+	s.saved.States = make(map[document.Type]document.State)
+	raw, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open documents: %w", err)
+	}
+	if err := document.Decode(raw, &s.saved); err != nil {
+		return nil, fmt.Errorf("documents in %s are damaged: %w; restore the state directory, or remove the file and enrol again", s.path, err)
+	}
+	s.trust, err = document.VerifyOwnerRoot(s.saved.Clinic, s.saved.OwnerRoots, now)
+	if err != nil && !errors.Is(err, document.ErrExpired) {
+		return nil, fmt.Errorf("documents in %s: %w", s.path, err)
+	}
+	s.refreshLocked(now)
+	return s, nil
+}
+
+// Adopt makes this box the clinic's that the claim names. A box that already belongs to another clinic refuses.
+func (s *Store) Adopt(c *document.Claim, now time.Time) error {
+	trust, err := c.Verify(now)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.saved.Clinic.IsZero() && s.saved.Clinic != trust.Clinic() {
+		return fmt.Errorf("claim %s: %w: this box belongs to clinic %.16s; wipe it first", c.ClaimID, document.ErrOtherClinic, s.saved.Clinic)
+	}
+	next := s.saved
+	next.Clinic, next.Hub, next.ClaimID, next.OwnerRoots = trust.Clinic(), c.Hub, c.ClaimID, c.OwnerRoots
+	if err := s.writeLocked(next); err != nil {
+		return err
+	}
+	s.trust = trust
+	return nil
+}
+
+// Have is what the hub need not send again.
+func (s *Store) Have() map[document.Type]document.Order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := make(map[document.Type]document.Order)
+	for t, st := range s.saved.States {
+		have[t] = st.In
+	}
+	if s.trust != nil {
+		have[document.TypeOwnerRoot] = s.trust.Root().Order()
+	}
+	return have
+}
+
+// Current is what is in force at now.
+func (s *Store) Current(now time.Time) Documents {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refreshLocked(now)
+	d := Documents{Trust: s.trust, Hub: s.saved.Hub, Claim: s.saved.ClaimID, Roster: s.roster, People: s.people, Config: s.config}
+	if own, ok := s.deviceLocked(now); ok {
+		d.Device = own
+	}
+	return d
+}
+
+// Apply verifies what the hub sent, in the order in which documents depend on each other, and keeps what
+// holds. It reports whether anything changed; one bad document does not keep the others out.
+func (s *Store) Apply(envelopes []*document.Envelope, now time.Time) (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trust == nil {
+		return false, ErrNotEnrolled
+	}
+	next := s.saved
+	next.Envelopes, next.States = clone(s.saved.Envelopes), clone(s.saved.States)
+	trust := s.trust
+	var errs []error
+	for _, t := range document.Types() {
+		for _, e := range envelopes {
+			if e == nil || e.PayloadType != t.PayloadType() {
+				continue
+			}
+			if t == document.TypeOwnerRoot {
+				newer, err := trust.Next(e, now)
+				if err != nil {
+					errs = append(errs, err)
+				} else if newer != trust {
+					trust, changed = newer, true
+					next.OwnerRoots = append(append([]*document.Envelope(nil), next.OwnerRoots...), e)
+				}
+				continue
+			}
+			st := next.States[t]
+			if own, ok := s.deviceLocked(now); ok {
+				st.Device = own.ID // a document for another box is not ours
+			}
+			st, err := verify(t, e, trust, st, now)
+			if err != nil {
+				errs = append(errs, err)
+			} else if st != next.States[t] {
+				next.Envelopes[t], next.States[t], changed = e, st, true
+			}
+		}
+	}
+	if changed {
+		if err := s.writeLocked(next); err != nil {
+			return false, errors.Join(append(errs, err)...)
+		}
+		s.trust = trust
+		s.refreshLocked(now)
+	}
+	return changed, errors.Join(errs...)
+}
+
+func (s *Store) deviceLocked(now time.Time) (*document.Device, bool) {
+	if s.roster == nil {
+		return nil, false
+	}
+	return s.roster.ByTLS(s.spki, now)
+}
+
+func clone[K comparable, V any](m map[K]V) map[K]V {
+	out := make(map[K]V, len(m)+1)
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// verify judges one envelope and returns the state that it leads to.
+func verify(t document.Type, e *document.Envelope, trust *document.Trust, st document.State, now time.Time) (document.State, error) {
+	var d document.Document
+	var err error
+	switch t {
+	case document.TypeRoster:
+		d, err = document.Verify[document.Roster](e, trust, st, now)
+	case document.TypePeople:
+		d, err = document.Verify[document.People](e, trust, st, now)
+	case document.TypeConfig:
+		d, err = document.Verify[document.Config](e, trust, st, now)
+	default:
+		return st, document.ErrPayloadType
+	}
+	if err != nil {
+		return st, err
+	}
+	return st.After(e, d), nil
+}
+
+// refreshLocked reads the documents in force again: what has expired is gone.
+func (s *Store) refreshLocked(now time.Time) {
+	s.roster, s.people, s.config = nil, nil, nil
+	if s.trust == nil {
+		return
+	}
+	if e := s.saved.Envelopes[document.TypeRoster]; e != nil {
+		s.roster, _ = document.Verify[document.Roster](e, s.trust, s.saved.States[document.TypeRoster], now)
+	}
+	if e := s.saved.Envelopes[document.TypePeople]; e != nil {
+		s.people, _ = document.Verify[document.People](e, s.trust, s.saved.States[document.TypePeople], now)
+	}
+	if e := s.saved.Envelopes[document.TypeConfig]; e != nil {
+		s.config, _ = document.Verify[document.Config](e, s.trust, s.saved.States[document.TypeConfig], now)
+	}
+}
+
+func (s *Store) writeLocked(next saved) error {
+	raw, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("keep documents: %w", err)
+	}
+	if err := durable.WriteFile(s.path, raw, 0o600); err != nil {
+		return fmt.Errorf("keep documents: %w", err)
+	}
+	s.saved = next
+	return nil
+}
