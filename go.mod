@@ -2,6 +2,12 @@ module github.com/alcove-room/alcove
 
 go 1.26.0
 
+// Not ours: what make builds, and npm packages that bring Go files along.
+ignore (
+	./build
+	node_modules
+)
+
 require (
 	github.com/chromedp/chromedp v0.23.0
 	github.com/coder/websocket v1.8.15
