@@ -35,9 +35,9 @@ type Store interface {
 	OwnerRoots(ctx context.Context) ([][]byte, error)
 	// AddOwnerRoot stores the next owner root; ErrExists when the version is there.
 	AddOwnerRoot(ctx context.Context, version uint64, envelope []byte) error
-	// Document returns the newest envelope of a type; ErrNotFound.
-	Document(ctx context.Context, kind string) ([]byte, error)
-	// PutDocument replaces the envelope of a type.
+	// Documents returns the envelopes by kind: "roster", "people", "config/<target>".
+	Documents(ctx context.Context) (map[string][]byte, error)
+	// PutDocument replaces the envelope of a kind.
 	PutDocument(ctx context.Context, kind string, envelope []byte, t time.Time) error
 	// AddEnrolment stores a request. The same request again is no error; another one under the same claim is ErrExists.
 	AddEnrolment(ctx context.Context, c Claim, e Enrolment) error

@@ -14,12 +14,17 @@ import (
 // SID is a session's id: 16 random bytes.
 type SID [16]byte
 
-func (s SID) String() string { return hex.EncodeToString(s[:]) }
+func (s SID) String() string { return base64.RawURLEncoding.EncodeToString(s[:]) }
 
-// ParseSID reads the lower-case hex form of String.
+// ParseSID reads the unpadded base64url of String, 22 characters, and no second spelling of it.
 func ParseSID(s string) (SID, error) {
 	var sid SID
-	return sid, decodeHex(sid[:], s, "session id")
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || len(raw) != len(sid) || base64.RawURLEncoding.EncodeToString(raw) != s {
+		return sid, errors.New("session id is not 16 bytes of unpadded base64url")
+	}
+	copy(sid[:], raw)
+	return sid, nil
 }
 
 // D is the hash of an endpoint document (daemon/e2ee/agreement): 32 bytes.
@@ -33,16 +38,12 @@ func (d D) Identity() string { return base64.RawURLEncoding.EncodeToString(d[:16
 // ParseD reads the lower-case hex form of String.
 func ParseD(s string) (D, error) {
 	var d D
-	return d, decodeHex(d[:], s, "document hash")
-}
-
-func decodeHex(into []byte, s, what string) error {
 	raw, err := hex.DecodeString(s)
-	if err != nil || len(raw) != len(into) || hex.EncodeToString(raw) != s {
-		return errors.New(what + " is not lower-case hex of the right length")
+	if err != nil || len(raw) != len(d) || hex.EncodeToString(raw) != s {
+		return d, errors.New("document hash is not 64 lower-case hexadecimal digits")
 	}
-	copy(into, raw)
-	return nil
+	copy(d[:], raw)
+	return d, nil
 }
 
 // Hash is the SHA-256 of a secret that the hub handed out: the only form in which it is kept.

@@ -41,23 +41,29 @@ func (s *Store) AddOwnerRoot(ctx context.Context, version uint64, envelope []byt
 	return nil
 }
 
-// Document implements fleet.Store.
-func (s *Store) Document(ctx context.Context, kind string) ([]byte, error) {
-	var envelope []byte
-	err := s.db.QueryRowContext(ctx, `SELECT envelope FROM documents WHERE type = ?`, kind).Scan(&envelope)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fleet.ErrNotFound
-	}
+// Documents implements fleet.Store.
+func (s *Store) Documents(ctx context.Context) (map[string][]byte, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT kind, envelope FROM documents ORDER BY kind`)
 	if err != nil {
-		return nil, fmt.Errorf("read document: %w", err)
+		return nil, fmt.Errorf("read documents: %w", err)
 	}
-	return envelope, nil
+	defer rows.Close()
+	list := make(map[string][]byte)
+	for rows.Next() {
+		var kind string
+		var envelope []byte
+		if err := rows.Scan(&kind, &envelope); err != nil {
+			return nil, fmt.Errorf("read documents: %w", err)
+		}
+		list[kind] = envelope
+	}
+	return list, rows.Err()
 }
 
 // PutDocument implements fleet.Store.
 func (s *Store) PutDocument(ctx context.Context, kind string, envelope []byte, t time.Time) error {
-	_, err := s.db.ExecContext(ctx, `INSERT INTO documents (type, envelope, stored) VALUES (?,?,?)
-		ON CONFLICT (type) DO UPDATE SET envelope = excluded.envelope, stored = excluded.stored`, kind, envelope, millis(t))
+	_, err := s.db.ExecContext(ctx, `INSERT INTO documents (kind, envelope, stored) VALUES (?,?,?)
+		ON CONFLICT (kind) DO UPDATE SET envelope = excluded.envelope, stored = excluded.stored`, kind, envelope, millis(t))
 	if err != nil {
 		return fmt.Errorf("store document: %w", err)
 	}

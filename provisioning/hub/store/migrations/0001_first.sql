@@ -57,14 +57,15 @@ CREATE TABLE admissions (
   PRIMARY KEY (media_room, d)
 ) STRICT;
 
--- Owner roots are kept for ever: each verifies the next. Of the other types the newest is kept.
+-- Owner roots are kept for ever: each verifies the next. Of the other documents the newest of each kind is kept:
+-- 'roster', 'people', 'config/<target>'.
 CREATE TABLE owner_roots (
   version  INTEGER NOT NULL PRIMARY KEY CHECK (version > 0),
   envelope BLOB    NOT NULL
 ) STRICT;
 
 CREATE TABLE documents (
-  type     TEXT    NOT NULL PRIMARY KEY,
+  kind     TEXT    NOT NULL PRIMARY KEY,
   envelope BLOB    NOT NULL,
   stored   INTEGER NOT NULL
 ) STRICT;
