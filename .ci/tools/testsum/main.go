@@ -278,15 +278,37 @@ var (
 	nodeSkip = regexp.MustCompile(`^\s*(?:ok \d+ - |﹣ )(.*?)(?: \([\d.]+ms\))? # SKIP`)
 )
 
+// A quiet drops what tap says about tests that went well: "ok 1 - name" with its block, and subtests' headings.
+type quiet struct{ inBlock, wasOK bool }
+
+func (q *quiet) drop(line string) bool {
+	trimmed := strings.TrimSpace(line)
+	switch {
+	case q.inBlock:
+		q.inBlock = trimmed != "..."
+		return q.wasOK
+	case trimmed == "---":
+		q.inBlock = true
+		return q.wasOK
+	case strings.HasPrefix(trimmed, "# Subtest:"):
+		return true
+	}
+	q.wasOK = strings.HasPrefix(trimmed, "ok ")
+	return q.wasOK
+}
+
 // nodeTests reads the output of node --test; several runs in one output add up.
 func nodeTests(in io.Reader, w io.Writer, allowed skips) (count, error) {
 	var n count
 	sums := 0
+	var q quiet
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		line := strings.TrimRight(lines.Text(), " ")
-		fmt.Fprintln(w, line)
+		if !q.drop(line) {
+			fmt.Fprintln(w, line)
+		}
 		if m := nodeSkip.FindStringSubmatch(line); m != nil {
 			n.skip("provisioning/web."+strings.ReplaceAll(m[1], " ", "_"), w, allowed, "")
 			continue

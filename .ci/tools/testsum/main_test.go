@@ -72,6 +72,17 @@ func TestNode(t *testing.T) {
 	}
 }
 
+func TestNodeShowsWhatFailed(t *testing.T) {
+	const tap = "# Subtest: a\nok 1 - a\n  ---\n  duration_ms: 1\n  ...\n# Subtest: b\nnot ok 2 - b\n  ---\n  error: 'x is not y'\n  ...\n# pass 1\n# fail 1\n"
+	var shown strings.Builder
+	if _, err := nodeTests(strings.NewReader(tap), &shown, nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := "not ok 2 - b\n  ---\n  error: 'x is not y'\n  ...\n# pass 1\n# fail 1\n"; shown.String() != want {
+		t.Errorf("shown:\n%swant:\n%s", shown.String(), want)
+	}
+}
+
 func TestSkipsNeedReasons(t *testing.T) {
 	if _, err := readSkips(strings.NewReader("# a comment\n\na.TestX\n")); err == nil {
 		t.Error("a skip without a reason was taken")
