@@ -42,6 +42,11 @@ export function sealInfo(T: Bytes, from: Bytes, to: Bytes): Promise<Bytes> {
   return H('alcove/seal/v1', T, from, to);
 }
 
+/** The name of an admission, in the patient's answer to it. */
+export function admissionHash(signed: Bytes): Promise<Bytes> {
+  return H('alcove/admit/v1', signed);
+}
+
 /** Challenge of a passkey assertion that is to prove document D with the room's challenge dch. */
 export function passkeyChallenge(D: Bytes, dch: Bytes): Promise<Bytes> {
   return H('alcove/proof-passkey/v1', D, dch);

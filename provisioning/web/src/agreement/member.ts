@@ -1,0 +1,645 @@
+// A member of a session, as a page is one: never the sequencer. A state machine over bytes, the port of
+// daemon/e2ee/agreement, whose package comment is the specification: rounds, transcript, keys, alive, removal,
+// comparison. It opens no socket and reads no clock: time comes in as `now`, milliseconds of a monotonic clock
+// (performance.now()), messages as bytes, and everything that has to be done goes out as a list of effects.
+//
+// WebCrypto is asynchronous, so every call is queued: calls take effect in the order in which they were made, and each
+// returns its own effects. Carry out one call's effects before those of the next.
+//
+//   newcomer ──propose listing D──▶ round ──all commits, reveals, checks──▶ complete ──alive of S──▶ in force
+//      ▲                              │ 30 s, or a newer proposal                                      │
+//      └──────────────────────────────┘                      round (the old T stays in force) ◀──propose┘
+//   any ──a wrong value in a validly signed message──▶ failed        any ──end of S, removed, left──▶ ended
+
+import {
+  Fault,
+  isFailure,
+  reasonOf,
+  reasons,
+  type Effect,
+  type Epoch,
+  type MemberConfig,
+  type Participant,
+  type Reason,
+} from './api.ts';
+import { equal, MalformedError, toHex, type Bytes } from './bytes.ts';
+import { documentHash, identityOf, type Endpoint, type Role } from './document.ts';
+import { admissionHash, commitment, comparisonOf, firstTranscript, proposalHash } from './formulas.ts';
+import { Kept } from './kept.ts';
+import { Keyring } from './keyring.ts';
+import { Lease } from './lease.ts';
+import { encodeProof } from './proof.ts';
+import { documentOf, findPeer, Round, type Peer, type Transcript } from './round.ts';
+import { verifySignature } from './suite.ts';
+import * as wire from './wire.ts';
+
+/** A member forgets an unfinished round after this. */
+const roundMs = 30_000;
+/** Failed rounds are guesses: this many within this time end the session. */
+const maxGuesses = 3;
+const guessWindowMs = 600_000;
+const maxChallenges = 8;
+
+/** A call that makes no sense now; nothing happened. */
+export class OutOfPlaceError extends Error {
+  override name = 'OutOfPlaceError';
+}
+
+/** Whether a message was judged (used or dropped), or has to wait for others. */
+type Verdict = 'judged' | 'later';
+
+export class Member {
+  readonly endpoint: Endpoint;
+  readonly #config: MemberConfig;
+  readonly #writer: wire.Writer;
+  readonly #keyring: Keyring;
+  readonly #kept = new Kept();
+  #queue: Promise<unknown> = Promise.resolve();
+  #out: Effect[] = [];
+  #now = -Infinity;
+  #over = false;
+  #online = true;
+  #sending: { allowed: boolean; reason: Reason } = { allowed: false, reason: 'no_epoch' };
+
+  /** The transcript in force. */
+  #current: Transcript | undefined;
+  #epoch: Epoch | undefined;
+  /** The round that is running, or complete and waiting for its alive. */
+  #round: Round | undefined;
+  /** Own commit and reveal of the T in force. */
+  #settled: readonly Bytes[] = [];
+  /** A member of #current is being removed: nothing is sent or received until the next T. */
+  #changing = false;
+  /** The highest e of a proposal taken. */
+  #taken = 0;
+  #lease: Lease | undefined;
+  /** The highest n of an alive. */
+  #alive = -1;
+  #guesses: number[] = [];
+  /** Hex of the D's that were removed: they never come back. */
+  readonly #removed = new Set<string>();
+  readonly #challenges = new Map<string, { readonly from: Bytes; readonly dch: Bytes }>();
+
+  /** V: hex of the D's that were compared, and by whom if not here. */
+  readonly #compared = new Map<string, { readonly by: Bytes | undefined }>();
+  /** Therapists' words of the T in force. */
+  #words: wire.Compared[] = [];
+  /** This therapist's admissions that are not members yet, by hex D. */
+  readonly #admitting = new Map<string, { readonly D: Bytes; readonly role: Role; readonly message: Bytes }>();
+  /** Guests that a therapist wants to let in, by hex D, and this patient's answer. */
+  readonly #guests = new Map<string, { readonly admit: Bytes; readonly answer: boolean | undefined }>();
+
+  constructor(endpoint: Endpoint, config: MemberConfig) {
+    if (endpoint.document.role === 'device') throw new RangeError('the room is not a member of this kind');
+    this.endpoint = endpoint;
+    this.#config = config;
+    this.#writer = new wire.Writer(endpoint.document.sid, endpoint.D, (m) => endpoint.keys.sign(m));
+    this.#keyring = new Keyring(endpoint, this.#writer);
+  }
+
+  /** Document hash: this end's name in every message, and what it knocks with. */
+  get D(): Bytes {
+    return this.endpoint.D;
+  }
+
+  /** LiveKit identity. */
+  get eid(): string {
+    return this.endpoint.eid;
+  }
+
+  /** The epoch in force, with who has been compared by now. */
+  get epoch(): Epoch | undefined {
+    return this.#epoch && { ...this.#epoch, members: this.#participants() };
+  }
+
+  /** Takes one message of the relay. What is not for this end, is junk or comes twice has no effect. */
+  handle(now: number, message: Uint8Array): Promise<Effect[]> {
+    const bytes = message.slice();
+    return this.#run(now, async () => {
+      const parsed = parseOrDrop(bytes);
+      if (parsed && equal(parsed.sid, this.endpoint.document.sid)) await this.#take(parsed);
+    });
+  }
+
+  /** Lets time pass. Call it at nextDeadline, or at any time. */
+  tick(now: number): Promise<Effect[]> {
+    return this.#run(now, () => this.#tick());
+  }
+
+  /** When tick has something to do; undefined when nothing waits for time. */
+  get nextDeadline(): number | undefined {
+    if (this.#over) return undefined;
+    const times = [this.#round && this.#round.takenAt + roundMs];
+    if (this.#current && !this.#changing) times.push(this.#keyring.deadline);
+    if (this.#sending.allowed) times.push(this.#lease?.until);
+    const known = times.filter((t) => t !== undefined);
+    return known.length > 0 ? Math.min(...known) : undefined;
+  }
+
+  /** Tells that the connection to the relay is there or lost; when it is there again, messages are sent again. */
+  online(now: number, up: boolean): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const back = up && !this.#online;
+      this.#online = up;
+      if (back) this.#resend();
+    });
+  }
+
+  /** Sends this end's current messages again, for a resync. Repetitions do no harm. */
+  resend(now: number): Promise<Effect[]> {
+    return this.#run(now, async () => this.#resend());
+  }
+
+  /** A therapist lets D in, or says so again. */
+  admit(now: number, D: Bytes, role: Role): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const t = this.#requireTherapist();
+      if (role === 'device' || findPeer(t, D) || this.#removed.has(toHex(D))) throw new OutOfPlaceError('admit');
+      await this.#admit(t, D.slice(), role);
+    });
+  }
+
+  /** A therapist takes D out of the session, or withdraws its admission. */
+  remove(now: number, D: Bytes): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const t = this.#requireTherapist();
+      const role = findPeer(t, D)?.document.role ?? this.#admitting.get(toHex(D))?.role;
+      if (!role || role === 'device' || equal(D, this.D)) throw new OutOfPlaceError('remove');
+      this.#send(await this.#writer.admission('remove', t.T, D, role));
+      this.#remove(D);
+    });
+  }
+
+  /** A patient answers askGuest. */
+  agreeGuest(now: number, D: Bytes, yes: boolean): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const guest = this.#guests.get(toHex(D));
+      if (!guest) throw new OutOfPlaceError('agreeGuest');
+      this.#guests.set(toHex(D), { ...guest, answer: yes });
+      this.#send(await this.#writer.agree(guest.admit, yes));
+    });
+  }
+
+  /** A therapist asks for a fresh round, to compare. */
+  check(now: number): Promise<Effect[]> {
+    return this.#run(now, async () => this.#send(await this.#writer.check(this.#requireTherapist().T)));
+  }
+
+  /** People compared the code of T and it was the same. */
+  markEqual(now: number, T: Bytes): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const t = this.#current;
+      if (!t || !equal(t.T, T)) throw new OutOfPlaceError('markEqual: another transcript is in force');
+      for (const p of t.peers) this.#markCompared(p.D, undefined);
+      this.#takeWords();
+      if (this.endpoint.document.role !== 'therapist') return;
+      for (const p of t.peers) this.#send(await this.#writer.compared(t.T, p.D));
+    });
+  }
+
+  /** People compared and it was different: the session fails on both sides. */
+  markDifferent(now: number): Promise<Effect[]> {
+    return this.#run(now, () => Promise.reject(new Fault('different')));
+  }
+
+  /** Rotates this end's key under the same T, at 2^17 frames. The ten minutes are kept by tick. */
+  rekey(now: number): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      if (!this.#current || this.#changing) throw new OutOfPlaceError('rekey: no transcript is in force');
+      this.#out.push(...(await this.#keyring.rotate(this.#now, this.#current)));
+    });
+  }
+
+  /** Takes this end out. */
+  leave(now: number): Promise<Effect[]> {
+    return this.#run(now, async () => {
+      const prevT = this.#current?.T ?? (await firstTranscript(this.endpoint.document));
+      this.#send(await this.#writer.admission('remove', prevT, this.D, this.endpoint.document.role));
+      this.#end('left');
+    });
+  }
+
+  #run(now: number, call: () => Promise<void>): Promise<Effect[]> {
+    const result = this.#queue.then(async () => {
+      if (this.#over) return [];
+      this.#now = Math.max(this.#now, now);
+      this.#out = [];
+      try {
+        await call();
+      } catch (err) {
+        if (err instanceof OutOfPlaceError) throw err;
+        await this.#fail(err instanceof Fault ? err : new Fault('internal'));
+      }
+      this.#refreshSending();
+      return this.#out;
+    });
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  #send(message: Bytes): void {
+    this.#out.push({ t: 'send', message });
+  }
+
+  #resend(): void {
+    const admits = [...this.#admitting.values()].map((a) => a.message);
+    for (const m of [...this.#settled, ...(this.#round?.own ?? []), ...this.#keyring.current, ...admits]) this.#send(m);
+  }
+
+  /** Says `ended` or `failed` and stops. */
+  #stop(last: Effect): void {
+    this.#over = true;
+    if (this.#sending.allowed) this.#out.push({ t: 'sending', allowed: false, reason: 'no_epoch' });
+    this.#sending = { allowed: false, reason: 'no_epoch' };
+    this.#out.push(last);
+    this.#kept.takeAll();
+  }
+
+  #end(reason: Reason): void {
+    this.#stop({ t: 'ended', reason });
+  }
+
+  /** Fails, and says so to the others unless it was they who said it. */
+  async #fail(fault: Fault, tell = true): Promise<void> {
+    if (this.#over) return;
+    const { reason, from } = fault;
+    try {
+      if (tell) this.#send(await this.#writer.end(this.#current?.e ?? 0, reasons[reason]));
+    } finally {
+      this.#stop(from ? { t: 'failed', reason, from } : { t: 'failed', reason });
+    }
+  }
+
+  #refreshSending(): void {
+    if (this.#over) return;
+    const reason = this.#whyNotSending();
+    const allowed = reason === 'none';
+    if (allowed === this.#sending.allowed && reason === this.#sending.reason) return;
+    this.#sending = { allowed, reason };
+    this.#out.push({ t: 'sending', allowed, reason });
+  }
+
+  #whyNotSending(): Reason {
+    if (!this.#current) return 'no_epoch';
+    if (this.#changing) return 'changing';
+    if (!this.#lease?.fresh(this.#now)) return 'no_alive';
+    return this.#keyring.someoneReads ? 'none' : 'nobody';
+  }
+
+  async #tick(): Promise<void> {
+    if (this.#round && this.#now >= this.#round.takenAt + roundMs) this.#abandonRound();
+    if (this.#current && !this.#changing) this.#out.push(...(await this.#keyring.tick(this.#now, this.#current)));
+  }
+
+  /** Judges a message, and then those that waited for it. */
+  async #take(message: wire.Parsed): Promise<void> {
+    if ((await this.#judge(message)) === 'later') {
+      this.#kept.add(message);
+      return;
+    }
+    for (let again = true; again && !this.#over; ) {
+      again = false;
+      for (const m of this.#kept.takeAll()) {
+        if (this.#over) return;
+        if ((await this.#judge(m)) === 'later') this.#kept.add(m);
+        else again = true;
+      }
+    }
+  }
+
+  #judge(m: wire.Parsed): Promise<Verdict> {
+    switch (m.t) {
+      case 'propose':
+        return this.#onPropose(m);
+      case 'commit':
+        return this.#onCommit(m);
+      case 'reveal':
+        return this.#onReveal(m);
+      case 'keys':
+      case 'ready':
+        return this.#onKeys(m);
+      case 'alive':
+        return this.#onAlive(m);
+      case 'challenge':
+        return this.#onChallenge(m);
+      case 'end':
+        return this.#onEnd(m);
+      case 'remove':
+        return this.#onRemove(m);
+      case 'admit':
+        return this.#onAdmit(m);
+      case 'compared':
+        return this.#onCompared(m);
+      case 'check':
+      case 'agree':
+        // For the room alone.
+        return Promise.resolve('judged');
+    }
+  }
+
+  // --- rounds
+
+  async #onPropose(m: wire.Propose): Promise<Verdict> {
+    const t = this.#current;
+    const listed = wire.indexOf(m.members, this.D) >= 0;
+    if (!t) {
+      // A newcomer cannot check the signature before S has shown its document; judge does.
+      const r = this.#round;
+      const replaces = !r || !equal(r.propose.from, m.from) || m.e > r.e;
+      if (listed && replaces && wire.indexOf(m.members, m.from) >= 0) await this.#startRound(m);
+      return 'judged';
+    }
+    if (m.e <= this.#taken || !(await this.#signedBy(t.room, m.from, m))) return 'judged';
+    if (!listed) {
+      this.#end('removed');
+      return 'judged';
+    }
+    // From before S heard of a removal: S will propose again without that member.
+    if (m.members.some((D) => this.#removed.has(toHex(D)))) return 'judged';
+    if (!equal(m.prevT, t.T)) {
+      if (this.#round) return 'later';
+      throw new Fault('transcript', m.from);
+    }
+    const left = t.peers.filter((p) => wire.indexOf(m.members, p.D) < 0);
+    for (const p of left) this.#remove(p.D);
+    await this.#startRound(m);
+    return 'judged';
+  }
+
+  async #startRound(propose: wire.Propose): Promise<void> {
+    if (this.#round) this.#abandonRound();
+    const P = await proposalHash(propose.signed);
+    const round = new Round(propose, P, this.#now, crypto.getRandomValues(new Uint8Array(32)));
+    this.#round = round;
+    this.#taken = propose.e;
+    const c = await commitment(P, this.D, round.nonce);
+    const message = await this.#writer.commit(round.e, P, c);
+    round.own.push(message);
+    this.#send(message);
+    await round.addCommit(wire.parse(message) as wire.Commit);
+  }
+
+  /** Forgets the running round. One whose outcome could be known here was a guess. */
+  #abandonRound(): void {
+    const round = this.#round!;
+    this.#round = undefined;
+    if (!round.isGuess) return;
+    this.#guesses = this.#guesses.filter((at) => at > this.#now - guessWindowMs);
+    this.#guesses.push(this.#now);
+    this.#out.push({ t: 'roundFailed', number: round.e, count: this.#guesses.length });
+    if (this.#guesses.length >= maxGuesses) throw new Fault('guesses');
+  }
+
+  /** Whether a message of epoch e that fits nothing here may still fit later. */
+  #mayFitLater(e: number): Verdict {
+    return e >= (this.#round?.e ?? (this.#current?.e ?? -1) + 1) ? 'later' : 'judged';
+  }
+
+  async #onCommit(m: wire.Commit): Promise<Verdict> {
+    const round = this.#round;
+    if (!round || !equal(m.P, round.P)) return this.#mayFitLater(m.e);
+    if (!round.lists(m.from) || m.e !== round.e || equal(m.from, this.D)) return 'judged';
+    const key = this.#keyOf(m.from);
+    if (key && !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    await round.addCommit(m);
+    if (round.K && round.revealedAt === undefined) await this.#reveal(round, round.K);
+    return 'judged';
+  }
+
+  async #reveal(round: Round, K: Bytes): Promise<void> {
+    const challenge = this.#challenges.get(toHex(round.propose.from))?.dch;
+    const request = { D: this.D, K };
+    const proof = await this.#config.prove(challenge ? { ...request, challenge } : request);
+    round.revealedAt = this.#now;
+    const { doc } = this.endpoint;
+    const message = await this.#writer.reveal(round.e, round.P, K, doc, encodeProof(proof), round.nonce);
+    round.own.push(message);
+    this.#send(message);
+    await round.addReveal(wire.parse(message) as wire.Reveal, this.endpoint.document);
+    await this.#finishRound(round);
+  }
+
+  async #onReveal(m: wire.Reveal): Promise<Verdict> {
+    const round = this.#round;
+    if (!round || !equal(m.P, round.P)) return this.#mayFitLater(m.e);
+    if (!round.lists(m.from) || m.e !== round.e || equal(m.from, this.D)) return 'judged';
+    if (!round.K) return 'later';
+    const document = equal(await documentHash(m.doc), m.from) ? documentOf(m) : undefined;
+    const known = this.#keyOf(m.from);
+    const key = known ?? document?.sigPublic;
+    if (!key || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    if (!document) throw new Fault('document', m.from);
+    await round.addReveal(m, document);
+    await this.#finishRound(round);
+    return 'judged';
+  }
+
+  async #finishRound(round: Round): Promise<void> {
+    if (!round.complete || round.transcript) return;
+    round.transcript = await round.judge(this.endpoint.document, this.D, this.#current, this.#config);
+  }
+
+  /** The signing key of a D that has shown its document, in the T in force or in the running round. */
+  #keyOf(D: Bytes): Bytes | undefined {
+    return findPeer(this.#current, D)?.document.sigPublic ?? this.#round?.signerOf(D);
+  }
+
+  #signedBy(peer: Peer | undefined, from: Bytes, m: { readonly sig: Bytes; readonly signed: Bytes }): Promise<boolean> {
+    if (!peer || !equal(peer.D, from)) return Promise.resolve(false);
+    return verifySignature(peer.document.sigPublic, m.sig, m.signed);
+  }
+
+  // --- the T in force
+
+  async #onAlive(m: wire.Alive): Promise<Verdict> {
+    const t = this.#current;
+    const next = this.#round?.transcript;
+    if (t && equal(m.T, t.T)) {
+      if (m.n > this.#alive && m.e === t.e && (await this.#signedBy(t.room, m.from, m))) {
+        this.#alive = m.n;
+        this.#lease!.renew(m.time, this.#now);
+      }
+      return 'judged';
+    }
+    if (!next || !equal(m.T, next.T)) return this.#mayFitLater(m.e);
+    if (m.n > this.#alive && m.e === next.e && (await this.#signedBy(next.room, m.from, m))) {
+      this.#alive = m.n;
+      await this.#enterForce(next, m);
+    }
+    return 'judged';
+  }
+
+  async #enterForce(t: Transcript, first: wire.Alive): Promise<void> {
+    this.#current = t;
+    this.#settled = this.#round!.own;
+    this.#round = undefined;
+    this.#changing = false;
+    this.#lease = new Lease(t.revealedAt, first.time, this.#now);
+    this.#words = [];
+    const comparison = await comparisonOf(t.T);
+    this.#epoch = { number: t.e, T: t.T, members: this.#participants(), ...comparison, check: t.check };
+    this.#out.push({ t: 'epoch', epoch: this.#epoch });
+    this.#out.push(...(await this.#keyring.epoch(this.#now, t)));
+    for (const [id, a] of [...this.#admitting]) {
+      // An admission holds for one prevT: it is said again for the new one.
+      if (findPeer(t, a.D)) this.#admitting.delete(id);
+      else await this.#admit(t, a.D, a.role);
+    }
+  }
+
+  #participants(): Participant[] {
+    return (this.#current?.peers ?? []).map((p) => {
+      const compared = this.#compared.get(toHex(p.D));
+      return {
+        D: p.D,
+        eid: identityOf(p.D),
+        role: p.document.role,
+        name: p.document.name,
+        level: p.level,
+        verified: p.verified,
+        self: equal(p.D, this.D),
+        compared: compared !== undefined,
+        ...(compared?.by ? { comparedBy: compared.by } : {}),
+      };
+    });
+  }
+
+  async #onKeys(m: wire.Keys | wire.Ready): Promise<Verdict> {
+    const t = this.#current;
+    if (!t || !equal(m.T, t.T)) return this.#mayFitLater(m.e);
+    if (this.#changing || m.e !== t.e || equal(m.from, this.D)) return 'judged';
+    if (!(await this.#signedBy(findPeer(t, m.from), m.from, m))) return 'judged';
+    if (m.t === 'keys') this.#out.push(...(await this.#keyring.takeKeys(this.#now, t, m)));
+    else this.#out.push(...this.#keyring.takeReady(this.#now, t, m));
+    return 'judged';
+  }
+
+  async #onChallenge(m: wire.Challenge): Promise<Verdict> {
+    if (!equal(m.D, this.D)) return 'judged';
+    const key = this.#keyOf(m.from);
+    if (key && !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    // Before S is known the challenge is only believed of whoever proposes the round, and S judges the proof.
+    const id = toHex(m.from);
+    if (this.#challenges.size < maxChallenges || this.#challenges.has(id)) {
+      this.#challenges.set(id, { from: m.from, dch: m.dch });
+    }
+    return 'judged';
+  }
+
+  async #onEnd(m: wire.End): Promise<Verdict> {
+    const key = this.#keyOf(m.from);
+    if (!key) return this.#round?.lists(m.from) ? 'later' : 'judged';
+    if (equal(m.from, this.D) || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    const reason = reasonOf(m.reason) ?? (m.reason >= reasons.signature ? 'internal' : 'ended');
+    if (isFailure(reason)) await this.#fail(new Fault(reason, m.from), false);
+    else if (equal(m.from, this.#current?.room.D ?? this.#round!.propose.from)) this.#end(reason);
+    return 'judged';
+  }
+
+  // --- leaving and letting in
+
+  async #onRemove(m: wire.Admission): Promise<Verdict> {
+    const leaving = equal(m.D, m.signer);
+    const key = this.#keyOf(m.signer);
+    if (!key) return this.#round?.lists(m.signer) ? 'later' : 'judged';
+    if (equal(m.signer, this.D) || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    const t = this.#current;
+    if (!leaving) {
+      const signer = findPeer(t, m.signer);
+      if (!t || !signer) return 'judged';
+      const fromRoom = equal(m.signer, t.room.D);
+      if (!fromRoom && (signer.document.role !== 'therapist' || m.local || equal(m.D, t.room.D))) return 'judged';
+      if (!equal(m.prevT, t.T) && !equal(m.prevT, t.prevT)) return this.#round ? 'later' : 'judged';
+    }
+    if (equal(m.D, this.D)) this.#end('removed');
+    else if (equal(m.D, t?.room.D ?? new Uint8Array(0))) this.#end('ended');
+    else this.#remove(m.D);
+    return 'judged';
+  }
+
+  /** D is out, from this moment on: keys that it holds are not used any more, for sending or receiving. */
+  #remove(D: Bytes): void {
+    const id = toHex(D);
+    this.#removed.add(id);
+    this.#admitting.delete(id);
+    this.#guests.delete(id);
+    if (findPeer(this.#current, D) && !this.#changing) {
+      this.#changing = true;
+      // Said before anything else happens: sending stops first.
+      this.#refreshSending();
+      this.#out.push(...this.#keyring.stop());
+    }
+    if (this.#round?.lists(D)) this.#abandonRound();
+  }
+
+  #requireTherapist(): Transcript {
+    if (this.endpoint.document.role !== 'therapist' || !this.#current) {
+      throw new OutOfPlaceError('only a therapist in a session in force may do this');
+    }
+    return this.#current;
+  }
+
+  async #admit(t: Transcript, D: Bytes, role: Role): Promise<void> {
+    const message = await this.#writer.admission('admit', t.T, D, role);
+    this.#admitting.set(toHex(D), { D, role, message });
+    this.#send(message);
+  }
+
+  /** On a patient's page: a therapist's admission of a guest is a question to the patient. */
+  async #onAdmit(m: wire.Admission): Promise<Verdict> {
+    if (this.endpoint.document.role !== 'patient' || m.role !== 'guest') return 'judged';
+    const t = this.#current;
+    if (!t || !equal(m.prevT, t.T)) return this.#round ? 'later' : 'judged';
+    const signer = findPeer(t, m.signer);
+    const asks = signer?.document.role === 'therapist' && !findPeer(t, m.D) && !this.#removed.has(toHex(m.D));
+    if (!asks || m.local || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
+    const id = toHex(m.D);
+    const admit = await admissionHash(m.signed);
+    const before = this.#guests.get(id);
+    if (before && equal(before.admit, admit)) return 'judged';
+    this.#guests.set(id, { admit, answer: before?.answer });
+    // The same guest under a new T: the answer stands and is said again.
+    if (before?.answer !== undefined) this.#send(await this.#writer.agree(admit, before.answer));
+    else if (!before) this.#out.push({ t: 'askGuest', D: m.D });
+    return 'judged';
+  }
+
+  // --- comparing
+
+  async #onCompared(m: wire.Compared): Promise<Verdict> {
+    const t = this.#current;
+    if (!t || !equal(m.T, t.T)) return this.#round ? 'later' : 'judged';
+    const signer = findPeer(t, m.signer);
+    if (signer?.document.role !== 'therapist' || !findPeer(t, m.D)) return 'judged';
+    if (equal(m.signer, this.D) || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
+    this.#words.push(m);
+    this.#takeWords();
+    return 'judged';
+  }
+
+  /** Takes over what therapists compared who are themselves compared; one word may make another count. */
+  #takeWords(): void {
+    for (let before = -1; before !== this.#compared.size; ) {
+      before = this.#compared.size;
+      for (const w of this.#words) {
+        if (this.#compared.has(toHex(w.signer)) && !this.#compared.has(toHex(w.D))) this.#markCompared(w.D, w.signer);
+      }
+    }
+  }
+
+  #markCompared(D: Bytes, by: Bytes | undefined): void {
+    const before = this.#compared.get(toHex(D));
+    if (before && (before.by === undefined || by !== undefined)) return;
+    this.#compared.set(toHex(D), { by });
+    this.#out.push(by ? { t: 'compared', D, by } : { t: 'compared', D });
+  }
+}
+
+function parseOrDrop(bytes: Bytes): wire.Parsed | undefined {
+  try {
+    return wire.parse(bytes);
+  } catch (err) {
+    if (err instanceof MalformedError) return undefined;
+    throw err;
+  }
+}
