@@ -64,7 +64,7 @@ const (
 const reserveSize = 1 << 20
 
 // maxWaiting bounds the closing entries in memory. More are counted, not kept.
-const maxWaiting = 4096
+const maxWaiting = 1024
 
 // Errors that callers tell apart.
 var (

@@ -20,7 +20,7 @@ type Report struct {
 	Root     string    `json:"root"`
 	First    time.Time `json:"first,omitzero"`
 	Last     time.Time `json:"last,omitzero"`
-	Unsigned int64     `json:"unsigned"` // entries after the checkpoint; 1 after a crash
+	Unsigned int64     `json:"unsigned"` // entries after the checkpoint: not proven; 1 after a crash, more while the log is written
 }
 
 // Verify checks a copy of a log, or a log in use, with nothing but the verifier

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -192,9 +193,9 @@ func (d *File) Size() int64 {
 // Close closes the descriptor; what Append returned nil for stays durable.
 func (d *File) Close() error { return d.f.Close() }
 
-// Reserve makes path hold size bytes of real blocks (written zeroes, so that
-// they exist on file systems without fallocate too), for File users that must be
-// able to write when the disk is full: they remove the reserve first.
+// Reserve makes path hold size bytes of real blocks, for those who must be able
+// to write when the disk is full: they remove the reserve first. The bytes are
+// pseudo-random, so that a file system that compresses gives them room too.
 func Reserve(path string, size int64) error {
 	if st, err := os.Stat(path); err == nil && st.Size() == size {
 		return nil
@@ -203,7 +204,7 @@ func Reserve(path string, size int64) error {
 	if err != nil {
 		return fmt.Errorf("reserve: %w", err)
 	}
-	_, err = io.CopyN(f, zeroes{}, size)
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{}), size)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -211,11 +212,4 @@ func Reserve(path string, size int64) error {
 		return fmt.Errorf("reserve %s: %w", path, errors.Join(err, os.Remove(path)))
 	}
 	return SyncDir(filepath.Dir(path))
-}
-
-type zeroes struct{}
-
-func (zeroes) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
 }

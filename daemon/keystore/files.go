@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
@@ -192,6 +193,33 @@ func (k *Keystore) read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s does not have the form of a keystore file", ErrDamaged, name)
 	}
 	return b[len(magic):], nil
+}
+
+// readMarker and writeMarker keep the list of keysets, one name per line, sealed
+// like everything else.
+func (k *Keystore) readMarker() error {
+	sealed, err := k.read(fileMarker)
+	if err != nil {
+		return err
+	}
+	list, err := k.aead.Decrypt(sealed, associated(fileMarker))
+	if err != nil {
+		return fmt.Errorf("%w: %s cannot be opened", ErrDamaged, fileMarker)
+	}
+	k.made = strings.Fields(string(list))
+	return nil
+}
+
+func (k *Keystore) writeMarker(made []string) error {
+	sealed, err := k.aead.Encrypt([]byte(strings.Join(made, "\n")), associated(fileMarker))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", fileMarker, err)
+	}
+	if err := k.write(fileMarker, sealed); err != nil {
+		return err
+	}
+	k.made = made
+	return nil
 }
 
 func (k *Keystore) exists(name string) (bool, error) {

@@ -13,9 +13,10 @@
 // reads the file has the keys. Inventory says so (Protection "host"), and so do
 // the roster and every receipt. Everything fails closed: a wrong mode or owner,
 // a symbolic link, a missing or damaged file refuse the whole keystore, and no
-// key is ever replaced silently. Keys are made once, in Open on an empty
-// directory; the marker file, written last, tells an interrupted first start
-// (which Open finishes) from a keystore that has lost a file (which it refuses).
+// key is ever replaced silently. Identity keys are made once, in Open on an empty
+// directory, keysets on first use. The marker, written after what it names, lists
+// everything that was made: it tells an interrupted first start (which Open
+// finishes) from a keystore that has lost a file (which it refuses).
 //
 // Nothing of a key is logged.
 package keystore
@@ -37,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,7 +80,8 @@ type Keystore struct {
 	sign identity
 	cert tls.Certificate
 
-	mu sync.Mutex // makes keysets one at a time
+	mu   sync.Mutex // makes keysets one at a time, and owns made
+	made []string   // names of the keysets that exist, as in the marker
 }
 
 // Inventory is what a device tells about its keys.
@@ -116,9 +119,9 @@ func (k *Keystore) open() error {
 		return err
 	}
 	if complete {
-		return nil
+		return k.readMarker()
 	}
-	if err := durable.WriteFile(k.path(fileMarker), []byte(magic), 0o600); err != nil {
+	if err := k.writeMarker(nil); err != nil {
 		return err
 	}
 	k.log.Info("keystore made", "protection", ProtectionHost)
@@ -271,11 +274,15 @@ func (k *Keystore) Keyset(purpose string, parameters key.Parameters) (*keyset.Ha
 	defer k.mu.Unlock()
 	name := "keyset-" + purpose
 	h, err := k.readKeyset(name, k.aead)
-	if errors.Is(err, os.ErrNotExist) {
+	made := slices.Contains(k.made, name)
+	if errors.Is(err, os.ErrNotExist) && !made {
 		h, err = k.makeKeyset(name, parameters, k.aead)
 	}
+	if err == nil && !made {
+		err = k.writeMarker(append(slices.Clone(k.made), name))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("keyset %s: %w", purpose, err)
+		return nil, fmt.Errorf("keyset %s: %w", purpose, k.missing(name, err))
 	}
 	return h, nil
 }
