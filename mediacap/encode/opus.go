@@ -75,6 +75,13 @@ func (o *OpusVoice) BuildAudioEncoder(r audio.Reader, _ prop.Media) (codec.ReadC
 	}
 	e := &opusEncoder{sound: r, enc: enc, set: int64(rate)}
 	e.rate.Store(int64(rate))
+	// libopus gives its very first packet another bandwidth, and with it another TOC; nobody gets to see it.
+	e.line.pcm = make([]int16, frameSamples)
+	if _, err := e.encode(); err != nil {
+		e.Close()
+		return nil, err
+	}
+	e.line.pcm = e.line.pcm[:0]
 	return e, nil
 }
 

@@ -70,7 +70,7 @@ vpx_codec_err_t alcove_vp8_rate(alcove_vp8 *e, unsigned kbps) {
 }
 
 vpx_codec_err_t alcove_vp8_encode(alcove_vp8 *e, uint8_t *y, uint8_t *cb, uint8_t *cr, int y_stride, int c_stride,
-	int64_t pts, unsigned long duration, int force_key, uint8_t **out, size_t *n, int *key) {
+	int64_t pts, unsigned long duration, int force_key) {
 	e->img.planes[0] = y;
 	e->img.planes[1] = cb;
 	e->img.planes[2] = cr;
@@ -78,9 +78,9 @@ vpx_codec_err_t alcove_vp8_encode(alcove_vp8 *e, uint8_t *y, uint8_t *cb, uint8_
 	e->img.stride[1] = e->img.stride[2] = c_stride;
 	vpx_codec_err_t err = vpx_codec_encode(&e->ctx, &e->img, pts, duration, force_key ? VPX_EFLAG_FORCE_KF : 0, VPX_DL_REALTIME);
 	e->img.planes[0] = e->img.planes[1] = e->img.planes[2] = NULL;
-	*out = NULL;
-	*n = 0;
-	*key = 0;
+	e->out = NULL;
+	e->n = 0;
+	e->key = 0;
 	if (err)
 		return err;
 	vpx_codec_iter_t iter = NULL;
@@ -89,9 +89,9 @@ vpx_codec_err_t alcove_vp8_encode(alcove_vp8 *e, uint8_t *y, uint8_t *cb, uint8_
 	while ((pkt = vpx_codec_get_cx_data(&e->ctx, &iter))) {
 		if (pkt->kind != VPX_CODEC_CX_FRAME_PKT)
 			continue;
-		*out = pkt->data.frame.buf;
-		*n = pkt->data.frame.sz;
-		*key = (pkt->data.frame.flags & VPX_FRAME_IS_KEY) != 0;
+		e->out = pkt->data.frame.buf;
+		e->n = pkt->data.frame.sz;
+		e->key = (pkt->data.frame.flags & VPX_FRAME_IS_KEY) != 0;
 	}
 	return VPX_CODEC_OK;
 }

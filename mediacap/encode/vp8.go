@@ -142,23 +142,20 @@ func (e *vp8Encoder) encode(img *image.YCbCr) error {
 	if force {
 		e.wantKey.Store(false)
 	}
-	var out *C.uint8_t
-	var n C.size_t
-	var key C.int
 	// All three planes are Go memory that C uses only during the call.
 	if rc := C.alcove_vp8_encode(e.enc,
 		(*C.uint8_t)(&img.Y[0]), (*C.uint8_t)(&img.Cb[0]), (*C.uint8_t)(&img.Cr[0]), C.int(img.YStride), C.int(img.CStride),
-		C.int64_t(e.captured.Sub(e.origin).Microseconds()), C.ulong(e.interval.Microseconds()), cBool(force), &out, &n, &key); rc != 0 {
+		C.int64_t(e.captured.Sub(e.origin).Microseconds()), C.ulong(e.interval.Microseconds()), cBool(force)); rc != 0 {
 		return fmt.Errorf("encode VP8 picture: %s", C.GoString(C.vpx_codec_err_to_string(rc)))
 	}
-	if n == 0 {
+	if e.enc.n == 0 {
 		if force {
 			e.wantKey.Store(true)
 		}
 		return nil
 	}
-	e.payload = append(e.payload, unsafe.Slice((*byte)(out), n)...)
-	e.describe(w, h, key != 0)
+	e.payload = append(e.payload, unsafe.Slice((*byte)(e.enc.out), e.enc.n)...)
+	e.describe(w, h, e.enc.key != 0)
 	return nil
 }
 
