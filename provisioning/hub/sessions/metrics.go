@@ -59,3 +59,6 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Metrics() []prometheus.Collector {
 	return []prometheus.Collector{m.open, m.connections, m.joins, m.messages, m.closed, m.decisions, m.tokens, m.swept, m.mediaErrors}
 }
+
+// Joins counts attempts to use an invitation by outcome: joined, unknown, used, over, early, slow_down, failed.
+func (m *Metrics) Joins() *prometheus.CounterVec { return m.joins }

@@ -91,9 +91,8 @@ type Options struct {
 	Early time.Duration
 	// Overrun is how long after its end a session may still run.
 	Overrun time.Duration
-	// Limits bound each relay connection; Joins and Relays bound each address.
+	// Limits bound each relay connection, Relays the connections that an address may make.
 	Limits Limits
-	Joins  *AddressLimit
 	Relays *AddressLimit
 }
 
