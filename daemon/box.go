@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/alcove-room/alcove/daemon/audit"
+	"github.com/alcove-room/alcove/daemon/keystore"
+	"github.com/alcove-room/alcove/daemon/session"
+	"github.com/alcove-room/alcove/provisioning"
+	"github.com/alcove-room/alcove/provisioning/document"
+)
+
+// claimEvery is how often an unclaimed box looks for its claim file.
+const claimEvery = time.Second
+
+// box is the device from its carton to its work: without a clinic it waits for a claim, with one it enrols,
+// and once the roster lists it, it is a room.
+type box struct {
+	conf     Config
+	log      *slog.Logger
+	keys     *keystore.Keystore
+	store    *provisioning.Store
+	ledger   ledger
+	sessions *session.Metrics
+	media    *pipelineMetrics
+
+	mu   sync.Mutex
+	room *room // nil until a clinic is known; guarded by mu
+}
+
+func (b *box) run(ctx context.Context) error {
+	claim, err := b.awaitClinic(ctx)
+	if err != nil {
+		return err
+	}
+	docs := b.store.Current(time.Now())
+	client, err := provisioning.NewClient(docs.Hub, docs.Trust.Root().HubPins, b.keys.TLSCertificate())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	session.DialSFU(client.TLS())
+	r := b.newRoom(ctx, client, docs)
+	b.mu.Lock()
+	b.room = r
+	b.mu.Unlock()
+
+	g, ctx := errgroup.WithContext(ctx)
+	listed := make(chan struct{}, 1)
+	changed := func() {
+		select {
+		case listed <- struct{}{}:
+		default:
+		}
+		r.due(time.Now())
+	}
+	g.Go(func() error {
+		provisioning.Follow(ctx, client, b.store, b.claimID, changed, func(err error) { b.log.Warn("documents", "err", err) })
+		return ctx.Err()
+	})
+	g.Go(func() error { r.pipeline.run(ctx); return ctx.Err() })
+	g.Go(func() error { return b.enrol(ctx, client, claim, listed) })
+	g.Go(func() error {
+		if err := b.awaitListed(ctx); err != nil {
+			return err
+		}
+		return r.relay.Run(ctx, r)
+	})
+	g.Go(func() error { return every(ctx, 5*time.Second, func() { r.due(time.Now()) }) })
+	return g.Wait()
+}
+
+func (b *box) newRoom(ctx context.Context, client *provisioning.Client, docs provisioning.Documents) *room {
+	p := newPipeline(&childLauncher{command: b.conf.Capture, log: b.log}, docs.Trust.Root().Demo, b.log, b.media)
+	return &room{ctx: ctx, log: b.log, store: b.store, keys: b.keys, ledger: b.ledger, pipeline: p,
+		metrics: b.sessions, relay: provisioning.NewRelay(client, b.log), over: make(map[string]bool)}
+}
+
+// awaitClinic returns when this box belongs to a clinic: from its store, or by a claim that arrives.
+func (b *box) awaitClinic(ctx context.Context) (*document.Claim, error) {
+	said := ""
+	for {
+		claim, err := b.readClaim()
+		switch {
+		case err == nil:
+			return claim, nil
+		case b.store.Current(time.Now()).Trust != nil:
+			return nil, nil // enrolled before; a claim is not needed any more
+		case err.Error() != said:
+			said = err.Error()
+			b.log.Info("no clinic yet", "claim", b.conf.Claim, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(claimEvery):
+		}
+	}
+}
+
+// readClaim adopts the claim file, if there is one.
+func (b *box) readClaim() (*document.Claim, error) {
+	raw, err := os.ReadFile(b.conf.Claim)
+	if err != nil {
+		return nil, err
+	}
+	claim, err := document.ParseClaim(raw)
+	if err != nil {
+		return nil, err
+	}
+	if b.store.Current(time.Now()).Claim == claim.ClaimID {
+		return claim, nil
+	}
+	if err := b.ledger.Permit(audit.EnrolApply, claim.ClaimID); err != nil {
+		return nil, err
+	}
+	return claim, b.store.Adopt(claim, time.Now())
+}
+
+func (b *box) claimID() string {
+	docs := b.store.Current(time.Now())
+	if docs.Device != nil {
+		return ""
+	}
+	return docs.Claim
+}
+
+// enrol repeats the request until the roster lists this box.
+func (b *box) enrol(ctx context.Context, client *provisioning.Client, claim *document.Claim, listed <-chan struct{}) error {
+	for claim != nil && b.store.Current(time.Now()).Device == nil {
+		trust := b.store.Current(time.Now()).Trust
+		err := provisioning.Enrol(ctx, client, claim, trust, b.keys)
+		var refusal *provisioning.HubError
+		switch {
+		case err == nil:
+			b.log.Info("asked to be enrolled; waiting for the clinic to sign", "claim", claim.ClaimID)
+		case errors.As(err, &refusal):
+			b.log.Error("enrolment refused", "err", err)
+		default:
+			b.log.Warn("enrolment", "err", err)
+		}
+		wait := 30 * time.Second
+		if err != nil {
+			wait = 2 * time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-listed:
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+func (b *box) awaitListed(ctx context.Context) error {
+	for b.store.Current(time.Now()).Device == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	b.log.Info("enrolled", "room", b.store.Current(time.Now()).Device.Room)
+	return nil
+}
+
+func every(ctx context.Context, d time.Duration, do func()) error {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			do()
+		}
+	}
+}
+
+// A box that belongs to no clinic has nothing to press; the others are the room's.
+
+func (b *box) touch() (touch, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.room == nil {
+		return nil, errNoSession
+	}
+	return b.room, nil
+}
