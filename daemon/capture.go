@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +25,20 @@ const stopGrace = 500 * time.Millisecond
 // launcher starts the capture process and hands over the daemon's end of its socket. Under a service
 // manager the process is a unit of its own; here it is a child.
 type launcher interface {
-	launch(ctx context.Context) (captureProcess, error)
+	launch(ctx context.Context, want captureSettings) (captureProcess, error)
+}
+
+// captureSettings is what the clinic's configuration asks of the capture process.
+type captureSettings struct {
+	width, height, fps int
+	videoBPS, audioBPS int
+}
+
+func (w captureSettings) arguments() []string {
+	return []string{
+		fmt.Sprintf("--size=%dx%d", w.width, w.height), fmt.Sprintf("--fps=%d", w.fps),
+		fmt.Sprintf("--video-bitrate=%d", w.videoBPS), fmt.Sprintf("--audio-bitrate=%d", w.audioBPS),
+	}
 }
 
 // captureProcess is one running capture process: reading gives its messages, writing sends requests.
@@ -50,14 +64,14 @@ type child struct {
 	err  error
 }
 
-func (l *childLauncher) launch(ctx context.Context) (captureProcess, error) {
+func (l *childLauncher) launch(ctx context.Context, want captureSettings) (captureProcess, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket pair for the capture process: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "capture"), os.NewFile(uintptr(pair[1]), "capture-child")
 	defer theirs.Close()
-	cmd := exec.Command(l.command[0], l.command[1:]...)
+	cmd := exec.Command(l.command[0], append(slices.Clone(l.command[1:]), want.arguments()...)...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = childEnvironment(os.Environ())
 	cmd.Stderr = &logWriter{log: l.log}

@@ -46,6 +46,7 @@ type pipeline struct {
 	wanted    chan bool // newest wish; buffered
 
 	mu       sync.Mutex // guards below
+	settings captureSettings
 	requests *mediacap.RequestWriter
 	rate     mediacap.Rate
 	gate     keyFrameGate
@@ -62,6 +63,16 @@ func newPipeline(l launcher, demo bool, log *slog.Logger, m *pipelineMetrics) *p
 	p := &pipeline{launcher: l, demo: demo, log: log, metrics: m, wanted: make(chan bool, 1)}
 	p.state.Store(&captureState{})
 	return p
+}
+
+// open makes s the session that units go to, with everything on that may be turned off in a session.
+func (p *pipeline) open(s *session.Session, settings captureSettings) {
+	p.mu.Lock()
+	p.settings, p.rate = settings, mediacap.Rate{}
+	p.mu.Unlock()
+	p.muted.Store(false)
+	p.cameraOff.Store(false)
+	p.out.Store(s)
 }
 
 // want opens or closes camera and microphone. It does not wait for either.
@@ -114,7 +125,10 @@ func (p *pipeline) run(ctx context.Context) {
 
 // capture runs one capture process until it is not wanted any more (nil) or fails.
 func (p *pipeline) capture(ctx context.Context, on *bool) error {
-	proc, err := p.launcher.launch(ctx)
+	p.mu.Lock()
+	settings := p.settings
+	p.mu.Unlock()
+	proc, err := p.launcher.launch(ctx, settings)
 	if err != nil {
 		return err
 	}

@@ -106,9 +106,8 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 		return err
 	}
 	r.open, r.openSID = s, e.SID
-	r.pipeline.muted.Store(false)
-	r.pipeline.cameraOff.Store(false)
-	r.pipeline.out.Store(s)
+	r.pipeline.open(s, captureSettings{width: video.Width, height: video.Height, fps: video.FPS,
+		videoBPS: video.MaxBitrate, audioBPS: conf.AudioBPS})
 	go r.follow(s, e.SID)
 	if r.hubUp {
 		s.Connected()
