@@ -42,7 +42,7 @@ import (
 // Our tuning.
 const (
 	OpusBitRate    = 32_000 // bits per second
-	opusComplexity = 6
+	opusComplexity = 5
 	opusLoss       = 10 // percent that in-band FEC is laid out for
 )
 
