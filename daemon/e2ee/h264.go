@@ -123,8 +123,10 @@ func (h *h264Clear) split(head, frame []byte) (clear, rest []byte, err error) {
 
 // accessUnit is what parse finds in a frame.
 type accessUnit struct {
-	sps    *sps
-	pps    *pps
+	sps    sps
+	pps    pps
+	hasSPS bool
+	hasPPS bool
 	kind   byte   // nalSlice or nalIDR
 	prefix []byte // the first slice, whole
 	rest   []byte // the slices but for the first two bytes
@@ -177,32 +179,31 @@ func (h *h264Clear) parse(frame []byte) (au accessUnit, err error) {
 }
 
 // parameters takes a parameter set. One of each may come, before the slices.
-func (au *accessUnit) parameters(kind byte, nal []byte) error {
+func (au *accessUnit) parameters(kind byte, nal []byte) (err error) {
 	switch {
-	case au.kind != 0, kind == nalSPS && au.sps != nil, kind == nalPPS && au.pps != nil:
+	case au.kind != 0, kind == nalSPS && au.hasSPS, kind == nalPPS && au.hasPPS:
 		return fmt.Errorf("h.264: parameter set out of place: %w", ErrParameters)
 	case kind == nalSPS:
-		s, err := parseSPS(nal)
-		au.sps = &s
-		return err
+		au.sps, err = parseSPS(nal)
+		au.hasSPS = true
 	default:
-		p, err := parsePPS(nal)
-		au.pps = &p
-		return err
+		au.pps, err = parsePPS(nal)
+		au.hasPPS = true
 	}
+	return err
 }
 
 // pin holds an access unit to the pinned parameter sets, or pins its own where that is allowed.
 func (h *h264Clear) pin(au *accessUnit) error {
-	if au.sps == nil && au.pps == nil {
+	if !au.hasSPS && !au.hasPPS {
 		return nil
 	}
 	params := h.state.params
-	if au.sps != nil {
-		params.sps = *au.sps
+	if au.hasSPS {
+		params.sps = au.sps
 	}
-	if au.pps != nil {
-		params.pps = *au.pps
+	if au.hasPPS {
+		params.pps = au.pps
 	}
 	if len(h.state.encoded) > 0 && params == h.state.params {
 		return nil
@@ -211,7 +212,7 @@ func (h *h264Clear) pin(au *accessUnit) error {
 	switch {
 	case !first && !h.state.open:
 		return fmt.Errorf("h.264: parameter sets changed: %w", ErrParameters)
-	case au.kind != nalIDR, first && (au.sps == nil || au.pps == nil):
+	case au.kind != nalIDR, first && !(au.hasSPS && au.hasPPS):
 		return fmt.Errorf("h.264: parameter sets out of place: %w", ErrParameters)
 	case !slices.Contains(h.sizes, params.sps.size()):
 		return fmt.Errorf("h.264 picture %v: %w", params.sps.size(), ErrPicture)

@@ -53,7 +53,7 @@ func load[T any](t testing.TB, name string) (v T) {
 	return v
 }
 
-var codecs = map[string]e2ee.Codec{"vp8": e2ee.VP8, "h264": e2ee.H264, "opus": e2ee.Opus}
+var codecNamed = map[string]e2ee.Codec{"vp8": e2ee.VP8, "h264": e2ee.H264, "opus": e2ee.Opus}
 
 // workerSHA256 is the E2EE worker of livekit-client 2.23.0 as npm serves it. Another worker must be read, not only
 // measured, before its hash stands here: what it does with frames and keys is half of what this package promises.
@@ -95,7 +95,7 @@ func TestOpensForeignFrames(t *testing.T) {
 		kinds := map[string]int{}
 		for _, v := range vectors {
 			kinds[v.Codec]++
-			got, err := receiver(t, secret, codecs[v.Codec], v.Index, ivs).Decrypt(nil, v.Sealed)
+			got, err := receiver(t, secret, codecNamed[v.Codec], v.Index, ivs).Decrypt(nil, v.Sealed)
 			if err != nil {
 				t.Errorf("%s: %s: %v", file, v.Name, err)
 			} else if !bytes.Equal(got, v.Opened) {
@@ -127,7 +127,7 @@ func TestForeignersOpenOurFrames(t *testing.T) {
 		}
 		for _, v := range opened {
 			o := ours[v.Name]
-			got, err := receiver(t, in.Secret, codecs[o.Codec], o.Index, e2ee.RandomIV).Decrypt(nil, o.Sealed)
+			got, err := receiver(t, in.Secret, codecNamed[o.Codec], o.Index, e2ee.RandomIV).Decrypt(nil, o.Sealed)
 			if err != nil {
 				t.Errorf("%s: %v", v.Name, err)
 			} else if !bytes.Equal(got, v.Opened) {
