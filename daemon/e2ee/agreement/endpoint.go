@@ -160,7 +160,10 @@ func (e *Endpoint) run(now Millis, act func()) []Effect {
 	act()
 	e.settle()
 	e.passTime()
-	e.settle()
+	for e.changed && !e.dead {
+		e.settle()
+		e.passTime()
+	}
 	e.update()
 	out := e.out
 	e.out = nil

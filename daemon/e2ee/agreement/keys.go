@@ -14,8 +14,8 @@ type keyState struct {
 	made    Millis
 	message []byte // the newest keys, for Resend
 
-	active  *ownKey // in use
-	staged  *ownKey // announced, waits for the others
+	active *ownKey // in use
+	staged *ownKey // announced, waits for the others
 
 	readyGens    []uint32
 	readyMessage []byte

@@ -11,8 +11,8 @@ const (
 	aliveEvery    Millis = 5_000
 	aliveLimit    Millis = 15_000
 	rotateEvery   Millis = 600_000
-	switchLimit   Millis = 2_000  // from own keys to the switch
-	drain         Millis = 2_000  // from the switch to the end of the old receive keys
+	switchLimit   Millis = 2_000 // from own keys to the switch
+	drain         Millis = 2_000 // from the switch to the end of the old receive keys
 )
 
 // Counts of the protocol.

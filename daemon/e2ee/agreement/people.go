@@ -174,9 +174,9 @@ func (e *Endpoint) onAdmit(s statement, signer *member) {
 	}
 	ref := s.hash()
 	if e.seq != nil {
-		known := e.seq.wanted[s.d] != nil
-		r := &request{role: s.role, admit: &s, refs: map[[32]byte]bool{ref: true}}
-		if e.want(s.d, r) && !known && s.role == RoleGuest && e.hasPatient() {
+		e.want(s.d, &request{role: s.role, admit: &s, refs: map[[32]byte]bool{ref: true}})
+		if r := e.seq.wanted[s.d]; r != nil && !r.local && !r.asked && s.role == RoleGuest && e.hasPatient() {
+			r.asked = true
 			e.emit(AskGuest{D: s.d})
 		}
 		return

@@ -25,6 +25,7 @@ type request struct {
 	local  bool       // by touch in the room
 	admit  *statement // a therapist's signature; nil when S signs itself
 	since  Millis
+	asked  bool // the person in the room has been asked
 	agreed bool
 	refs   map[[32]byte]bool // hashes of the admits that a patient may have agreed to
 }
@@ -196,6 +197,7 @@ func (e *Endpoint) sequence() {
 		e.dropSilent()
 		for _, d := range sortedKeys(s.gone) {
 			if e.now-s.gone[d] >= memberGone {
+				delete(s.gone, d)
 				e.takeOut(d, ReasonGone)
 			}
 		}
@@ -329,7 +331,13 @@ func (e *Endpoint) mayJoin(r *request, list []D) bool {
 	return e.cfg.Guests == GuestAnnounce && e.now >= r.since+announceWait
 }
 
+// hasPatient counts a patient who comes in with the same round: nobody slips in beside them.
 func (e *Endpoint) hasPatient() bool {
+	for _, r := range e.seq.wanted {
+		if r.role == RolePatient {
+			return true
+		}
+	}
 	if e.cur == nil {
 		return false
 	}
