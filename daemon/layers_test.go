@@ -458,8 +458,13 @@ func outside(pattern string, exceptions []string) string {
 	return ""
 }
 
+// pureTwins hold C in a build with cgo and have a twin without it, which is the one that we build.
+var pureTwins = map[string]string{
+	"github.com/mackerelio/go-osstat/loadavg": "livekit-server's load average: getloadavg(3) or /proc/loadavg",
+}
+
 // TestStaticMains asserts that no package outside the standard library brings C into the programs that are
-// built once: neither in a build without cgo, nor hidden in one with it.
+// built once: neither in a build without cgo, which has to succeed, nor hidden in one with it.
 func TestStaticMains(t *testing.T) {
 	for _, main := range staticMains {
 		for _, cgo := range []bool{false, true} {
@@ -481,7 +486,7 @@ func c(g graph) []string {
 		switch {
 		case p.Error != nil:
 			bad = append(bad, p.ImportPath+": "+p.Error.Err)
-		case !p.Standard && len(p.CgoFiles) > 0:
+		case !p.Standard && len(p.CgoFiles) > 0 && pureTwins[p.ImportPath] == "":
 			bad = append(bad, p.ImportPath+" holds C: "+strings.Join(p.CgoFiles, " "))
 		}
 	}
