@@ -262,7 +262,7 @@ func TestVoiceSurvivesOpus(t *testing.T) {
 	if len(got) < length {
 		t.Fatalf("%d samples decoded", len(got))
 	}
-	for lag := range 5000 { // the decoder skips the 3840 samples that oggwriter announces, less Opus' delay
+	for lag := 3000; lag < 4000; lag++ { // the decoder skips the 3840 samples that oggwriter announces, less Opus' delay
 		if c := correlation(got[:length], want[lag:lag+length]); c > best {
 			best, at = c, lag
 		}

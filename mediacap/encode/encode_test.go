@@ -196,7 +196,7 @@ func TestVP8ChangesOfSize(t *testing.T) {
 		s.at = at
 		return s.Read()
 	}), 500_000, 30)
-	for range 10 {
+	for range 50 { // until malloc's arenas have their size
 		next(t, e)
 	}
 	before := residentBytes(t)
@@ -206,9 +206,11 @@ func TestVP8ChangesOfSize(t *testing.T) {
 			t.Fatalf("change %d: %+v", i, u)
 		}
 	}
-	if grown := residentBytes(t) - before; grown > 20<<20 {
+	grown := residentBytes(t) - before
+	if grown > 40<<20 { // codecs that are not destroyed cost megabytes each
 		t.Errorf("200 changes of size cost %d MiB", grown>>20)
 	}
+	t.Logf("200 changes of size cost %d KiB", grown>>10)
 }
 
 func residentBytes(t *testing.T) int {
