@@ -12,12 +12,15 @@ import { findPeer, type Peer, type Transcript } from './round.ts';
 import { seal } from './suite.ts';
 import type { Keys, Ready, Writer } from './wire.ts';
 
-/** A join's new key is used at latest this long after own keys; receive keys of older T live as long after that. */
+/** A new key is used at latest this long after it was announced. */
 const switchMs = 2_000;
-/** After a sender's newer key of the same T: its latest possible switch and the time frames may be under way. */
-const rotatedMs = 4_000;
+/** From a switch to the end of the old receive keys: frames may be under way. */
+const drainMs = 2_000;
 /** A key is used this long. */
 const rotateMs = 600_000;
+/** Bounds on memory; an honest session stays far below. */
+const maxSecrets = 4096;
+const maxRecvKeys = 8;
 
 interface OwnKey {
   readonly key: AgreedKey;
@@ -30,7 +33,8 @@ interface RecvKey {
   readonly T: Bytes;
   readonly gen: number;
   readonly index: number;
-  retireAt: number | undefined;
+  /** Infinity while it is the sender's newest. */
+  retireAt: number;
 }
 
 interface Other {
@@ -53,8 +57,6 @@ export class Keyring {
   #next: OwnKey | undefined;
   /** When the next rotation is due. */
   #rotateAt: number | undefined;
-  /** Receive keys of older T are destroyed at this time. */
-  #dropOlderAt: number | undefined;
   readonly #others = new Map<string, Other>();
   /** Hashes of all secrets seen in this session, own included: none is taken twice. */
   readonly #seen = new Set<string>();
@@ -63,6 +65,7 @@ export class Keyring {
   /** Own keys and ready of the T in force, for sending again. */
   #keysMessage: Bytes | undefined;
   #readyMessage: Bytes | undefined;
+  #readyGens: readonly number[] = [];
 
   constructor(self: Endpoint, writer: Writer) {
     this.#self = self;
@@ -79,46 +82,45 @@ export class Keyring {
     return this.#readers.size > 0;
   }
 
-  /** The next time at which tick has something to do. */
+  /** The next time at which tick or update has something to do. */
   get deadline(): number | undefined {
-    const times = [this.#rotateAt, this.#dropOlderAt, this.#next && this.#next.sentAt + switchMs];
+    const times = [this.#next ? this.#next.sentAt + switchMs : this.#rotateAt];
     for (const o of this.#others.values()) times.push(...o.keys.map((k) => k.retireAt));
-    const known = times.filter((t) => t !== undefined);
+    const known = times.filter((t) => t !== undefined && t !== Infinity) as number[];
     return known.length > 0 ? Math.min(...known) : undefined;
   }
 
   /** A removal: nothing is sent under the old key and nothing received under the old keys, from this moment on. */
   stop(): Effect[] {
     const out: Effect[] = [];
-    if (this.#inUse || this.#next) out.push({ t: 'dropSendKey' });
-    this.#inUse = this.#next = this.#rotateAt = this.#dropOlderAt = undefined;
+    for (const o of this.#others.values()) this.#retire(o, out, () => true);
+    if (this.#inUse) out.push({ t: 'dropSendKey' });
+    this.#inUse = this.#next = this.#rotateAt = undefined;
     this.#keysMessage = this.#readyMessage = undefined;
     this.#readers.clear();
-    for (const o of this.#others.values()) this.#retire(o, out, () => true);
     return out;
   }
 
-  /** A new T is in force: makes and announces this end's key for it. */
-  async epoch(now: number, t: Transcript): Promise<Effect[]> {
-    const out: Effect[] = [];
+  /** A new T is in force: makes and announces this end's key for it. Those who left had their keys destroyed by stop. */
+  epoch(now: number, t: Transcript): Promise<Effect[]> {
     this.#readyMessage = undefined;
-    for (const [id, o] of this.#others) {
-      if (findPeer(t, o.D)) continue;
-      // Only those who left: their keys went with stop().
-      this.#retire(o, out, () => true);
-      this.#others.delete(id);
-    }
+    this.#readyGens = [];
+    for (const [id, o] of this.#others) if (!findPeer(t, o.D)) this.#others.delete(id);
     for (const p of t.peers) {
       const id = toHex(p.D);
       if (equal(p.D, this.#self.D) || this.#others.has(id)) continue;
       this.#others.set(id, { D: p.D, eid: identityOf(p.D), gen: 0, message: undefined, keys: [], ready: 0 });
     }
-    out.push(...(await this.rotate(now, t)));
-    return out;
+    return this.#generate(now, t);
+  }
+
+  /** Rotates this end's key under the same T, unless a rotation is under way. */
+  async rotate(now: number, t: Transcript): Promise<Effect[]> {
+    return this.#next ? [] : this.#generate(now, t);
   }
 
   /** Makes the next generation of this end's key under T and announces it. */
-  async rotate(now: number, t: Transcript): Promise<Effect[]> {
+  async #generate(now: number, t: Transcript): Promise<Effect[]> {
     const gen = this.#gen + 1;
     const secret = crypto.getRandomValues(new Uint8Array(32));
     const hash = await secretHash(secret);
@@ -134,7 +136,8 @@ export class Keyring {
     this.#rotateAt = now + rotateMs;
     this.#next = { key, given: new Set(others.map((p) => toHex(p.D))), sentAt: now };
     const out: Effect[] = [{ t: 'send', message }];
-    out.push(...this.#settle(now, t));
+    // With no key in use there is nothing that a frame could still be read under: use it as soon as it is sealed.
+    if (!this.#inUse) this.#switch(now, t, out);
     return out;
   }
 
@@ -161,28 +164,23 @@ export class Keyring {
     this.#seen.add(toHex(m.secretHash));
     other.gen = m.gen;
     other.message = m.raw;
-    for (const k of other.keys) {
-      if (equal(k.T, t.T)) k.retireAt = Math.min(k.retireAt ?? Infinity, now + rotatedMs);
-    }
-    // The new key takes the slot: retiring what stood there must not destroy it later.
+    const out: Effect[] = [];
+    for (const k of other.keys) k.retireAt = Math.min(k.retireAt, now + switchMs + drainMs);
+    // The new key takes its slot: retiring what stood there must not destroy it later.
     other.keys = other.keys.filter((k) => k.index !== key.index);
-    other.keys.push({ T: t.T, gen: m.gen, index: key.index, retireAt: undefined });
-    this.#readyMessage = await this.#writer.ready(t.e, t.T, t.peers.map((p) => this.#genOf(p)));
-    return [
-      { t: 'recvKey', D: m.from, eid: other.eid, key },
-      { t: 'send', message: this.#readyMessage },
-    ];
-  }
-
-  #genOf(p: Peer): number {
-    return equal(p.D, this.#self.D) ? this.#gen : this.#others.get(toHex(p.D))!.gen;
+    const oldest = other.keys.length >= maxRecvKeys ? other.keys[0] : undefined;
+    if (oldest) this.#retire(other, out, (k) => k === oldest);
+    other.keys.push({ T: t.T, gen: m.gen, index: key.index, retireAt: Infinity });
+    out.push({ t: 'recvKey', D: m.from, eid: other.eid, key });
+    return out;
   }
 
   async #openKeys(t: Transcript, m: Keys): Promise<Bytes> {
     const fault = new Fault('keys', m.from);
     const others = t.peers.filter((p) => !equal(p.D, m.from));
     const listed = m.sealed.length === others.length && others.every((p, i) => equal(p.D, m.sealed[i]!.to));
-    if (m.gen === 0 || m.idx !== m.gen % 16 || !listed || this.#seen.has(toHex(m.secretHash))) throw fault;
+    const again = this.#seen.has(toHex(m.secretHash)) || this.#seen.size >= maxSecrets;
+    if (m.gen === 0 || m.idx !== m.gen % 16 || !listed || again) throw fault;
     const mine = m.sealed.find((s) => equal(s.to, this.#self.D))!;
     let gen: number;
     let secret: Bytes;
@@ -200,40 +198,56 @@ export class Keyring {
     return secret;
   }
 
-  /** Takes a validly signed ready of a member of the T in force. */
-  takeReady(now: number, t: Transcript, m: Ready): Effect[] {
-    const at = t.peers.findIndex((p) => equal(p.D, this.#self.D));
-    const gen = m.gens[at];
-    if (m.gens.length !== t.peers.length || gen === undefined || gen > this.#gen) throw new Fault('keys', m.from);
+  /** Takes a validly signed ready of a member of the T in force. Entries only ever rise. */
+  takeReady(t: Transcript, m: Ready): void {
+    const gen = m.gens[t.peers.findIndex((p) => equal(p.D, this.#self.D))];
+    if (m.gens.length !== t.peers.length || gen === undefined || gen > this.#gen) return;
     const other = this.#others.get(toHex(m.from))!;
     other.ready = Math.max(other.ready, gen);
-    return this.#settle(now, t);
   }
 
-  /** Lets time pass. */
+  /** Lets time pass: the rotation that is due. */
   async tick(now: number, t: Transcript): Promise<Effect[]> {
+    return this.#rotateAt !== undefined && now >= this.#rotateAt ? this.rotate(now, t) : [];
+  }
+
+  /** Brings switching, destruction of old keys and own ready up to date; the last step of every call. */
+  async update(now: number, t: Transcript): Promise<Effect[]> {
     const out: Effect[] = [];
-    if (this.#rotateAt !== undefined && now >= this.#rotateAt) out.push(...(await this.rotate(now, t)));
-    out.push(...this.#settle(now, t));
-    const dropOlder = this.#dropOlderAt !== undefined && now >= this.#dropOlderAt;
-    if (dropOlder) this.#dropOlderAt = undefined;
-    for (const o of this.#others.values()) {
-      this.#retire(o, out, (k) => (dropOlder && !equal(k.T, t.T)) || (k.retireAt !== undefined && now >= k.retireAt));
-    }
+    const next = this.#next;
+    if (next && (this.#allReady(next) || now >= next.sentAt + switchMs)) this.#switch(now, t, out);
+    for (const o of this.#others.values()) this.#retire(o, out, (k) => now >= k.retireAt);
+    await this.#sayReady(t, out);
     return out;
   }
 
-  /** Switches to the next key if it is time, and tells who has just become able to read. */
-  #settle(now: number, t: Transcript): Effect[] {
-    const out: Effect[] = [];
-    const next = this.#next;
-    // With no key in use there is nothing that a frame could still be read under: use it as soon as it is sealed.
-    if (next && (!this.#inUse || this.#allReady(next) || now >= next.sentAt + switchMs)) {
-      this.#inUse = next;
-      this.#next = undefined;
-      this.#dropOlderAt = now + switchMs;
-      out.push({ t: 'sendKey', eid: this.#self.eid, key: next.key });
+  #switch(now: number, t: Transcript, out: Effect[]): void {
+    this.#inUse = this.#next!;
+    this.#next = undefined;
+    out.push({ t: 'sendKey', eid: this.#self.eid, key: this.#inUse.key });
+    for (const o of this.#others.values()) {
+      for (const k of o.keys) if (!equal(k.T, t.T)) k.retireAt = Math.min(k.retireAt, now + drainMs);
     }
+  }
+
+  /** Tells the others which keys of this T this end has, whenever that changes. */
+  async #sayReady(t: Transcript, out: Effect[]): Promise<void> {
+    const gens = t.peers.map((p) => {
+      if (equal(p.D, this.#self.D)) return this.#gen;
+      const other = this.#others.get(toHex(p.D))!;
+      const newest = other.keys.at(-1);
+      return newest && equal(newest.T, t.T) ? other.gen : 0;
+    });
+    const some = t.peers.some((p, i) => gens[i]! > 0 && !equal(p.D, this.#self.D));
+    if (!some || gens.join() === this.#readyGens.join()) return;
+    this.#readyGens = gens;
+    this.#readyMessage = await this.#writer.ready(t.e, t.T, gens);
+    out.push({ t: 'send', message: this.#readyMessage });
+  }
+
+  /** Key frame requests for those who have just become able to read what this end sends. */
+  newReaders(t: Transcript): Effect[] {
+    const out: Effect[] = [];
     const readers = new Set<string>();
     for (const p of t.peers) {
       const id = toHex(p.D);

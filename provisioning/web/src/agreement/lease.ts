@@ -4,7 +4,7 @@
 // hands them out later gains nothing.
 
 /** An alive older than this stops sending. */
-export const leaseMs = 15_000;
+const leaseMs = 15_000;
 
 export class Lease {
   #anchor: number;
@@ -18,9 +18,10 @@ export class Lease {
     this.#newest = time;
   }
 
-  /** A later alive. A time that goes back does not shorten the lease and does not lengthen it. */
+  /** A later alive. One whose time goes back is none. */
   renew(time: number, now: number): void {
-    this.#newest = Math.max(this.#newest, time);
+    if (time < this.#newest) return;
+    this.#newest = time;
     // Below 0 the clocks disagree: S's runs faster than ours. Its head start must not add up to a longer lease.
     if (this.#age(now) < 0) this.#anchor = now - (this.#newest - this.#first);
   }
@@ -30,11 +31,11 @@ export class Lease {
   }
 
   fresh(now: number): boolean {
-    return this.#age(now) < leaseMs;
+    return this.#age(now) <= leaseMs;
   }
 
   /** When it runs out. */
   get until(): number {
-    return this.#anchor + (this.#newest - this.#first) + leaseMs;
+    return this.#anchor + (this.#newest - this.#first) + leaseMs + 1;
   }
 }

@@ -23,13 +23,14 @@ import {
   type Reason,
 } from './api.ts';
 import { equal, MalformedError, toHex, type Bytes } from './bytes.ts';
+import { ComparedSet } from './compared.ts';
 import { documentHash, identityOf, type Endpoint, type Role } from './document.ts';
 import { admissionHash, commitment, comparisonOf, firstTranscript, proposalHash } from './formulas.ts';
 import { Kept } from './kept.ts';
 import { Keyring } from './keyring.ts';
 import { Lease } from './lease.ts';
 import { encodeProof } from './proof.ts';
-import { documentOf, findPeer, Round, type Peer, type Transcript } from './round.ts';
+import { admitsHold, documentOf, findPeer, Round, type Peer, type Transcript } from './round.ts';
 import { verifySignature } from './suite.ts';
 import * as wire from './wire.ts';
 
@@ -38,11 +39,23 @@ const roundMs = 30_000;
 /** Failed rounds are guesses: this many within this time end the session. */
 const maxGuesses = 3;
 const guessWindowMs = 600_000;
+/** A therapist's end repeats its admit for a new T for this long. */
+const admitMs = 60_000;
 const maxChallenges = 8;
+/** Bounds on admissions and guests that wait, and on own statements that are sent again. */
+const maxAdmitting = 16;
+const maxSaid = 25;
 
 /** A call that makes no sense now; nothing happened. */
 export class OutOfPlaceError extends Error {
   override name = 'OutOfPlaceError';
+}
+
+interface Admitting {
+  readonly D: Bytes;
+  readonly role: Role;
+  readonly since: number;
+  readonly message: Bytes;
 }
 
 /** Whether a message was judged (used or dropped), or has to wait for others. */
@@ -58,7 +71,8 @@ export class Member {
   #out: Effect[] = [];
   #now = -Infinity;
   #over = false;
-  #online = true;
+  /** Since when there is no connection to the relay. */
+  #offline: number | undefined;
   #sending: { allowed: boolean; reason: Reason } = { allowed: false, reason: 'no_epoch' };
 
   /** The transcript in force. */
@@ -80,12 +94,11 @@ export class Member {
   readonly #removed = new Set<string>();
   readonly #challenges = new Map<string, { readonly from: Bytes; readonly dch: Bytes }>();
 
-  /** V: hex of the D's that were compared, and by whom if not here. */
-  readonly #compared = new Map<string, { readonly by: Bytes | undefined }>();
-  /** Therapists' words of the T in force. */
-  #words: wire.Compared[] = [];
+  readonly #compared = new ComparedSet();
+  /** Own statements of the T in force, for sending again. */
+  #said: Bytes[] = [];
   /** This therapist's admissions that are not members yet, by hex D. */
-  readonly #admitting = new Map<string, { readonly D: Bytes; readonly role: Role; readonly message: Bytes }>();
+  readonly #admitting = new Map<string, Admitting>();
   /** Guests that a therapist wants to let in, by hex D, and this patient's answer. */
   readonly #guests = new Map<string, { readonly admit: Bytes; readonly answer: boolean | undefined }>();
 
@@ -123,39 +136,46 @@ export class Member {
 
   /** Lets time pass. Call it at nextDeadline, or at any time. */
   tick(now: number): Promise<Effect[]> {
-    return this.#run(now, () => this.#tick());
+    return this.#run(now, () => Promise.resolve());
   }
 
   /** When tick has something to do; undefined when nothing waits for time. */
-  get nextDeadline(): number | undefined {
+  nextDeadline(): number | undefined {
     if (this.#over) return undefined;
-    const times = [this.#round && this.#round.takenAt + roundMs];
+    const times = [this.#offline === undefined && this.#round ? this.#round.takenAt + roundMs : undefined];
     if (this.#current && !this.#changing) times.push(this.#keyring.deadline);
     if (this.#sending.allowed) times.push(this.#lease?.until);
     const known = times.filter((t) => t !== undefined);
     return known.length > 0 ? Math.min(...known) : undefined;
   }
 
-  /** Tells that the connection to the relay is there or lost; when it is there again, messages are sent again. */
+  /** Tells that the connection to the relay is there or lost. What this end cannot hear is nobody's silence. */
   online(now: number, up: boolean): Promise<Effect[]> {
     return this.#run(now, async () => {
-      const back = up && !this.#online;
-      this.#online = up;
-      if (back) this.#resend();
+      if (!up) {
+        this.#offline ??= this.#now;
+      } else if (this.#offline !== undefined) {
+        if (this.#round) this.#round.takenAt += this.#now - this.#offline;
+        this.#offline = undefined;
+      }
     });
   }
 
-  /** Sends this end's current messages again, for a resync. Repetitions do no harm. */
-  resend(now: number): Promise<Effect[]> {
-    return this.#run(now, async () => this.#resend());
+  /** This end's current messages, for after a reconnection or a resync. Repetitions do no harm. */
+  resend(): readonly Bytes[] {
+    if (this.#over) return [];
+    const admits = [...this.#admitting.values()].map((a) => a.message);
+    return [...this.#settled, ...this.#keyring.current, ...this.#said, ...admits, ...(this.#round?.own ?? [])];
   }
 
   /** A therapist lets D in, or says so again. */
   admit(now: number, D: Bytes, role: Role): Promise<Effect[]> {
     return this.#run(now, async () => {
       const t = this.#requireTherapist();
-      if (role === 'device' || findPeer(t, D) || this.#removed.has(toHex(D))) throw new OutOfPlaceError('admit');
-      await this.#admit(t, D.slice(), role);
+      const out = role === 'device' || this.#removed.has(toHex(D)) || this.#admitting.size >= maxAdmitting;
+      if (out) throw new OutOfPlaceError('admit');
+      if (findPeer(t, D)) return;
+      await this.#admit(t, D.slice(), role, this.#now);
     });
   }
 
@@ -165,7 +185,7 @@ export class Member {
       const t = this.#requireTherapist();
       const role = findPeer(t, D)?.document.role ?? this.#admitting.get(toHex(D))?.role;
       if (!role || role === 'device' || equal(D, this.D)) throw new OutOfPlaceError('remove');
-      this.#send(await this.#writer.admission('remove', t.T, D, role));
+      this.#say(await this.#writer.admission('remove', t.T, D, role));
       this.#remove(D);
     });
   }
@@ -176,13 +196,13 @@ export class Member {
       const guest = this.#guests.get(toHex(D));
       if (!guest) throw new OutOfPlaceError('agreeGuest');
       this.#guests.set(toHex(D), { ...guest, answer: yes });
-      this.#send(await this.#writer.agree(guest.admit, yes));
+      this.#say(await this.#writer.agree(guest.admit, yes));
     });
   }
 
   /** A therapist asks for a fresh round, to compare. */
   check(now: number): Promise<Effect[]> {
-    return this.#run(now, async () => this.#send(await this.#writer.check(this.#requireTherapist().T)));
+    return this.#run(now, async () => this.#say(await this.#writer.check(this.#requireTherapist().T)));
   }
 
   /** People compared the code of T and it was the same. */
@@ -190,10 +210,11 @@ export class Member {
     return this.#run(now, async () => {
       const t = this.#current;
       if (!t || !equal(t.T, T)) throw new OutOfPlaceError('markEqual: another transcript is in force');
-      for (const p of t.peers) this.#markCompared(p.D, undefined);
-      this.#takeWords();
+      const others = t.peers.filter((p) => !equal(p.D, this.D));
+      for (const p of others) this.#out.push(...this.#compared.mark(p.D, undefined));
+      this.#out.push(...this.#compared.takeWords());
       if (this.endpoint.document.role !== 'therapist') return;
-      for (const p of t.peers) this.#send(await this.#writer.compared(t.T, p.D));
+      for (const p of others) this.#say(await this.#writer.compared(t.T, p.D));
     });
   }
 
@@ -213,9 +234,11 @@ export class Member {
   /** Takes this end out. */
   leave(now: number): Promise<Effect[]> {
     return this.#run(now, async () => {
-      const prevT = this.#current?.T ?? (await firstTranscript(this.endpoint.document));
-      this.#send(await this.#writer.admission('remove', prevT, this.D, this.endpoint.document.role));
-      this.#end('left');
+      if (this.#current || this.#round) {
+        const prevT = this.#current?.T ?? (await firstTranscript(this.endpoint.document));
+        this.#send(await this.#writer.admission('remove', prevT, this.D, this.endpoint.document.role));
+      }
+      this.#stop('left', { t: 'ended', reason: 'left' });
     });
   }
 
@@ -226,11 +249,12 @@ export class Member {
       this.#out = [];
       try {
         await call();
+        await this.#passTime();
+        await this.#update();
       } catch (err) {
         if (err instanceof OutOfPlaceError) throw err;
         await this.#fail(err instanceof Fault ? err : new Fault('internal'));
       }
-      this.#refreshSending();
       return this.#out;
     });
     this.#queue = result.catch(() => undefined);
@@ -241,22 +265,19 @@ export class Member {
     this.#out.push({ t: 'send', message });
   }
 
-  #resend(): void {
-    const admits = [...this.#admitting.values()].map((a) => a.message);
-    for (const m of [...this.#settled, ...(this.#round?.own ?? []), ...this.#keyring.current, ...admits]) this.#send(m);
+  /** Sends a statement, again after a reconnection for as long as this T is in force. */
+  #say(message: Bytes): void {
+    if (this.#said.length < maxSaid) this.#said.push(message);
+    this.#send(message);
   }
 
-  /** Says `ended` or `failed` and stops. */
-  #stop(last: Effect): void {
+  /** Destroys every key, says `last` and does nothing more. */
+  #stop(reason: Reason, last: Effect): void {
     this.#over = true;
-    if (this.#sending.allowed) this.#out.push({ t: 'sending', allowed: false, reason: 'no_epoch' });
-    this.#sending = { allowed: false, reason: 'no_epoch' };
-    this.#out.push(last);
+    this.#setSending(false, reason);
+    this.#out.push(...this.#keyring.stop(), last);
     this.#kept.takeAll();
-  }
-
-  #end(reason: Reason): void {
-    this.#stop({ t: 'ended', reason });
+    this.#round = undefined;
   }
 
   /** Fails, and says so to the others unless it was they who said it. */
@@ -266,14 +287,26 @@ export class Member {
     try {
       if (tell) this.#send(await this.#writer.end(this.#current?.e ?? 0, reasons[reason]));
     } finally {
-      this.#stop(from ? { t: 'failed', reason, from } : { t: 'failed', reason });
+      this.#stop(reason, from ? { t: 'failed', reason, from } : { t: 'failed', reason });
     }
   }
 
-  #refreshSending(): void {
+  /** The last step of every call. */
+  async #update(): Promise<void> {
     if (this.#over) return;
+    const t = this.#changing ? undefined : this.#current;
+    if (t) this.#out.push(...(await this.#keyring.update(this.#now, t)));
+    const keyFrames = t ? this.#keyring.newReaders(t) : [];
+    this.#refreshSending();
+    this.#out.push(...keyFrames);
+  }
+
+  #refreshSending(): void {
     const reason = this.#whyNotSending();
-    const allowed = reason === 'none';
+    this.#setSending(reason === 'none', reason);
+  }
+
+  #setSending(allowed: boolean, reason: Reason): void {
     if (allowed === this.#sending.allowed && reason === this.#sending.reason) return;
     this.#sending = { allowed, reason };
     this.#out.push({ t: 'sending', allowed, reason });
@@ -286,8 +319,10 @@ export class Member {
     return this.#keyring.someoneReads ? 'none' : 'nobody';
   }
 
-  async #tick(): Promise<void> {
-    if (this.#round && this.#now >= this.#round.takenAt + roundMs) this.#abandonRound();
+  async #passTime(): Promise<void> {
+    if (this.#over) return;
+    const round = this.#offline === undefined ? this.#round : undefined;
+    if (round && this.#now >= round.takenAt + roundMs) this.#abandonRound();
     if (this.#current && !this.#changing) this.#out.push(...(await this.#keyring.tick(this.#now, this.#current)));
   }
 
@@ -341,29 +376,38 @@ export class Member {
 
   async #onPropose(m: wire.Propose): Promise<Verdict> {
     const t = this.#current;
-    const listed = wire.indexOf(m.members, this.D) >= 0;
     if (!t) {
-      // A newcomer cannot check the signature before S has shown its document; judge does.
-      const r = this.#round;
-      const replaces = !r || !equal(r.propose.from, m.from) || m.e > r.e;
-      if (listed && replaces && wire.indexOf(m.members, m.from) >= 0) await this.#startRound(m);
+      if (await this.#isForNewcomer(m)) await this.#startRound(m);
       return 'judged';
     }
     if (m.e <= this.#taken || !(await this.#signedBy(t.room, m.from, m))) return 'judged';
-    if (!listed) {
-      this.#end('removed');
+    if (wire.indexOf(m.members, m.from) < 0) throw new Fault('proposal', m.from);
+    if (wire.indexOf(m.members, this.D) < 0) {
+      this.#stop('removed', { t: 'ended', reason: 'removed' });
       return 'judged';
     }
-    // From before S heard of a removal: S will propose again without that member.
-    if (m.members.some((D) => this.#removed.has(toHex(D)))) return 'judged';
     if (!equal(m.prevT, t.T)) {
+      // S may have reached a T that this end is about to reach.
       if (this.#round) return 'later';
       throw new Fault('transcript', m.from);
     }
-    const left = t.peers.filter((p) => wire.indexOf(m.members, p.D) < 0);
-    for (const p of left) this.#remove(p.D);
+    // From before S heard of a removal: S will propose again without that member.
+    if (m.members.some((D) => this.#removed.has(toHex(D)))) return 'judged';
+    const known = (D: Bytes) => findPeer(t, D)?.document;
+    if (!(await admitsHold(m, this.endpoint.document, t, known))) throw new Fault('admit', m.from);
+    for (const p of t.peers) if (wire.indexOf(m.members, p.D) < 0) this.#remove(p.D);
     await this.#startRound(m);
     return 'judged';
+  }
+
+  /** What a newcomer can judge of a proposal before S has shown its document: its form, and that it lists this end. */
+  async #isForNewcomer(m: wire.Propose): Promise<boolean> {
+    if (wire.indexOf(m.members, this.D) < 0 || wire.indexOf(m.members, m.from) < 0) return false;
+    if (m.admits.find((a) => equal(a.D, this.D))?.role !== this.endpoint.document.role) return false;
+    const first = equal(m.prevT, await firstTranscript(this.endpoint.document));
+    if (first && m.members.length !== 2) return false;
+    const r = this.#round;
+    return !r || !equal(r.propose.from, m.from) || m.e > r.e;
   }
 
   async #startRound(propose: wire.Propose): Promise<void> {
@@ -415,7 +459,7 @@ export class Member {
     const message = await this.#writer.reveal(round.e, round.P, K, doc, encodeProof(proof), round.nonce);
     round.own.push(message);
     this.#send(message);
-    await round.addReveal(wire.parse(message) as wire.Reveal, this.endpoint.document);
+    await round.addReveal(this.endpoint.document, wire.parse(message) as wire.Reveal, this.endpoint.document);
     await this.#finishRound(round);
   }
 
@@ -424,12 +468,12 @@ export class Member {
     if (!round || !equal(m.P, round.P)) return this.#mayFitLater(m.e);
     if (!round.lists(m.from) || m.e !== round.e || equal(m.from, this.D)) return 'judged';
     if (!round.K) return 'later';
-    const document = equal(await documentHash(m.doc), m.from) ? documentOf(m) : undefined;
-    const known = this.#keyOf(m.from);
-    const key = known ?? document?.sigPublic;
-    if (!key || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    if (round.transcript || !equal(await documentHash(m.doc), m.from)) return 'judged';
+    // From here on the document is the sender's own: what does not fit is the sender's fault.
+    const document = documentOf(m);
     if (!document) throw new Fault('document', m.from);
-    await round.addReveal(m, document);
+    if (!(await verifySignature(document.sigPublic, m.sig, m.signed))) return 'judged';
+    await round.addReveal(this.endpoint.document, m, document);
     await this.#finishRound(round);
     return 'judged';
   }
@@ -452,21 +496,32 @@ export class Member {
   // --- the T in force
 
   async #onAlive(m: wire.Alive): Promise<Verdict> {
-    const t = this.#current;
-    const next = this.#round?.transcript;
-    if (t && equal(m.T, t.T)) {
-      if (m.n > this.#alive && m.e === t.e && (await this.#signedBy(t.room, m.from, m))) {
-        this.#alive = m.n;
-        this.#lease!.renew(m.time, this.#now);
-      }
-      return 'judged';
-    }
-    if (!next || !equal(m.T, next.T)) return this.#mayFitLater(m.e);
-    if (m.n > this.#alive && m.e === next.e && (await this.#signedBy(next.room, m.from, m))) {
+    const round = this.#round;
+    if (round && m.e === round.e) {
+      const next = round.transcript;
+      if (!next) return 'later';
+      if (m.n <= this.#alive || !(await this.#signedBy(next.room, m.from, m))) return 'judged';
+      if (!equal(m.T, next.T)) throw new Fault('transcript', m.from);
       this.#alive = m.n;
       await this.#enterForce(next, m);
+      return 'judged';
     }
+    const t = await this.#inForce(m);
+    if (typeof t === 'string') return t;
+    if (m.n <= this.#alive || !equal(m.from, t.room.D)) return 'judged';
+    this.#alive = m.n;
+    this.#lease!.renew(m.time, this.#now);
     return 'judged';
+  }
+
+  /** The T in force if m, signed by a member, is of it; else what becomes of m. */
+  async #inForce(m: wire.Alive | wire.Keys | wire.Ready): Promise<Transcript | Verdict> {
+    const t = this.#current;
+    if (!t || m.e > t.e) return this.#mayFitLater(m.e);
+    if (m.e < t.e || !(await this.#signedBy(findPeer(t, m.from), m.from, m))) return 'judged';
+    // The same epoch, signed by a member, with another history.
+    if (!equal(m.T, t.T)) throw new Fault('transcript', m.from);
+    return this.#changing ? 'judged' : t;
   }
 
   async #enterForce(t: Transcript, first: wire.Alive): Promise<void> {
@@ -475,21 +530,22 @@ export class Member {
     this.#round = undefined;
     this.#changing = false;
     this.#lease = new Lease(t.revealedAt, first.time, this.#now);
-    this.#words = [];
+    this.#compared.newEpoch();
+    this.#said = [];
     const comparison = await comparisonOf(t.T);
     this.#epoch = { number: t.e, T: t.T, members: this.#participants(), ...comparison, check: t.check };
     this.#out.push({ t: 'epoch', epoch: this.#epoch });
     this.#out.push(...(await this.#keyring.epoch(this.#now, t)));
     for (const [id, a] of [...this.#admitting]) {
       // An admission holds for one prevT: it is said again for the new one.
-      if (findPeer(t, a.D)) this.#admitting.delete(id);
-      else await this.#admit(t, a.D, a.role);
+      if (findPeer(t, a.D) || this.#now > a.since + admitMs) this.#admitting.delete(id);
+      else await this.#admit(t, a.D, a.role, a.since);
     }
   }
 
   #participants(): Participant[] {
     return (this.#current?.peers ?? []).map((p) => {
-      const compared = this.#compared.get(toHex(p.D));
+      const by = this.#compared.by(p.D);
       return {
         D: p.D,
         eid: identityOf(p.D),
@@ -498,19 +554,18 @@ export class Member {
         level: p.level,
         verified: p.verified,
         self: equal(p.D, this.D),
-        compared: compared !== undefined,
-        ...(compared?.by ? { comparedBy: compared.by } : {}),
+        compared: this.#compared.has(p.D),
+        ...(by ? { comparedBy: by } : {}),
       };
     });
   }
 
   async #onKeys(m: wire.Keys | wire.Ready): Promise<Verdict> {
-    const t = this.#current;
-    if (!t || !equal(m.T, t.T)) return this.#mayFitLater(m.e);
-    if (this.#changing || m.e !== t.e || equal(m.from, this.D)) return 'judged';
-    if (!(await this.#signedBy(findPeer(t, m.from), m.from, m))) return 'judged';
+    if (equal(m.from, this.D)) return 'judged';
+    const t = await this.#inForce(m);
+    if (typeof t === 'string') return t;
     if (m.t === 'keys') this.#out.push(...(await this.#keyring.takeKeys(this.#now, t, m)));
-    else this.#out.push(...this.#keyring.takeReady(this.#now, t, m));
+    else this.#keyring.takeReady(t, m);
     return 'judged';
   }
 
@@ -527,32 +582,35 @@ export class Member {
   }
 
   async #onEnd(m: wire.End): Promise<Verdict> {
+    const reason = reasonOf(m.reason);
+    if (!reason || equal(m.from, this.D) || (reason !== 'ended' && !isFailure(reason))) return 'judged';
     const key = this.#keyOf(m.from);
     if (!key) return this.#round?.lists(m.from) ? 'later' : 'judged';
-    if (equal(m.from, this.D) || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
-    const reason = reasonOf(m.reason) ?? (m.reason >= reasons.signature ? 'internal' : 'ended');
+    if (!(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    const fromRoom = [this.#current?.room.D, this.#round?.propose.from].some((D) => D && equal(D, m.from));
     if (isFailure(reason)) await this.#fail(new Fault(reason, m.from), false);
-    else if (equal(m.from, this.#current?.room.D ?? this.#round!.propose.from)) this.#end(reason);
+    else if (fromRoom) this.#stop(reason, { t: 'ended', reason });
     return 'judged';
   }
 
   // --- leaving and letting in
 
   async #onRemove(m: wire.Admission): Promise<Verdict> {
-    const leaving = equal(m.D, m.signer);
-    const key = this.#keyOf(m.signer);
-    if (!key) return this.#round?.lists(m.signer) ? 'later' : 'judged';
-    if (equal(m.signer, this.D) || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
     const t = this.#current;
-    if (!leaving) {
+    const room = t?.room.D ?? this.#round?.propose.from;
+    const key = this.#keyOf(m.signer);
+    if (!key) return !t || this.#round?.lists(m.signer) ? 'later' : 'judged';
+    if (equal(m.signer, this.D) || !(await verifySignature(key, m.sig, m.signed))) return 'judged';
+    if (!equal(m.D, m.signer)) {
       const signer = findPeer(t, m.signer);
-      if (!t || !signer) return 'judged';
+      if (!t || !signer || (!equal(m.prevT, t.T) && !equal(m.prevT, t.prevT))) return this.#round ? 'later' : 'judged';
       const fromRoom = equal(m.signer, t.room.D);
-      if (!fromRoom && (signer.document.role !== 'therapist' || m.local || equal(m.D, t.room.D))) return 'judged';
-      if (!equal(m.prevT, t.T) && !equal(m.prevT, t.prevT)) return this.#round ? 'later' : 'judged';
+      if (!fromRoom && (signer.document.role !== 'therapist' || m.local)) return 'judged';
     }
-    if (equal(m.D, this.D)) this.#end('removed');
-    else if (equal(m.D, t?.room.D ?? new Uint8Array(0))) this.#end('ended');
+    const target = findPeer(t, m.D);
+    if (room && equal(m.D, room)) return 'judged';
+    if (this.#removed.has(toHex(m.D)) || (target && target.document.role !== m.role)) return 'judged';
+    if (equal(m.D, this.D)) this.#stop('removed', { t: 'ended', reason: 'removed' });
     else this.#remove(m.D);
     return 'judged';
   }
@@ -565,8 +623,8 @@ export class Member {
     this.#guests.delete(id);
     if (findPeer(this.#current, D) && !this.#changing) {
       this.#changing = true;
-      // Said before anything else happens: sending stops first.
-      this.#refreshSending();
+      // Sending stops first.
+      this.#setSending(false, 'changing');
       this.#out.push(...this.#keyring.stop());
     }
     if (this.#round?.lists(D)) this.#abandonRound();
@@ -579,9 +637,9 @@ export class Member {
     return this.#current;
   }
 
-  async #admit(t: Transcript, D: Bytes, role: Role): Promise<void> {
+  async #admit(t: Transcript, D: Bytes, role: Role, since: number): Promise<void> {
     const message = await this.#writer.admission('admit', t.T, D, role);
-    this.#admitting.set(toHex(D), { D, role, message });
+    this.#admitting.set(toHex(D), { D, role, since, message });
     this.#send(message);
   }
 
@@ -596,10 +654,10 @@ export class Member {
     const id = toHex(m.D);
     const admit = await admissionHash(m.signed);
     const before = this.#guests.get(id);
-    if (before && equal(before.admit, admit)) return 'judged';
+    if (before ? equal(before.admit, admit) : this.#guests.size >= maxAdmitting) return 'judged';
     this.#guests.set(id, { admit, answer: before?.answer });
     // The same guest under a new T: the answer stands and is said again.
-    if (before?.answer !== undefined) this.#send(await this.#writer.agree(admit, before.answer));
+    if (before?.answer !== undefined) this.#say(await this.#writer.agree(admit, before.answer));
     else if (!before) this.#out.push({ t: 'askGuest', D: m.D });
     return 'judged';
   }
@@ -611,27 +669,11 @@ export class Member {
     if (!t || !equal(m.T, t.T)) return this.#round ? 'later' : 'judged';
     const signer = findPeer(t, m.signer);
     if (signer?.document.role !== 'therapist' || !findPeer(t, m.D)) return 'judged';
-    if (equal(m.signer, this.D) || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
-    this.#words.push(m);
-    this.#takeWords();
+    const about = equal(m.D, this.D) || equal(m.D, m.signer) || equal(m.signer, this.D);
+    if (about || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
+    this.#compared.say(m);
+    this.#out.push(...this.#compared.takeWords());
     return 'judged';
-  }
-
-  /** Takes over what therapists compared who are themselves compared; one word may make another count. */
-  #takeWords(): void {
-    for (let before = -1; before !== this.#compared.size; ) {
-      before = this.#compared.size;
-      for (const w of this.#words) {
-        if (this.#compared.has(toHex(w.signer)) && !this.#compared.has(toHex(w.D))) this.#markCompared(w.D, w.signer);
-      }
-    }
-  }
-
-  #markCompared(D: Bytes, by: Bytes | undefined): void {
-    const before = this.#compared.get(toHex(D));
-    if (before && (before.by === undefined || by !== undefined)) return;
-    this.#compared.set(toHex(D), { by });
-    this.#out.push(by ? { t: 'compared', D, by } : { t: 'compared', D });
   }
 }
 

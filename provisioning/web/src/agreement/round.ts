@@ -44,7 +44,8 @@ interface Revealed {
 export class Round {
   readonly propose: Propose;
   readonly P: Bytes;
-  readonly takenAt: number;
+  /** When the proposal was taken; moved on by the time without a connection. */
+  takenAt: number;
   readonly nonce: Bytes;
   /** This end's commit, then its reveal: sent again after a reconnection. */
   readonly own: Bytes[] = [];
@@ -101,20 +102,21 @@ export class Round {
     this.#K = await commitSetHash(this.P, list);
   }
 
-  /** Takes a reveal whose own signature was checked. K must be known. */
-  async addReveal(message: Reveal, document: EndpointDocument): Promise<void> {
-    const id = toHex(message.from);
-    if (this.#reveals.has(id)) return;
-    if (!equal(message.K, this.#K!)) throw new Fault('commit_set', message.from);
-    const c = await commitment(this.P, message.from, message.nonce);
-    if (!equal(c, this.#commits.get(id)!.c)) throw new Fault('commit', message.from);
-    let proof: Proof;
-    try {
-      proof = parseProof(message.proof);
-    } catch {
-      throw new Fault('proof', message.from);
+  /** Takes a reveal whose own signature was checked. K must be known. Throws Fault. */
+  async addReveal(session: Session, message: Reveal, document: EndpointDocument): Promise<void> {
+    const { from } = message;
+    const id = toHex(from);
+    const before = this.#reveals.get(id);
+    if (before) {
+      if (!equal(before.message.raw, message.raw)) throw new Fault('commit', from);
+      return;
     }
-    this.#reveals.set(id, { message, document, proof });
+    const commit = this.#commits.get(id)!;
+    if (!(await verifySignature(document.sigPublic, commit.sig, commit.signed))) throw new Fault('signature', from);
+    if (!equal(message.K, this.#K!)) throw new Fault('commit_set', from);
+    if (!equal(document.clinic, session.clinic) || !equal(document.sid, session.sid)) throw new Fault('document', from);
+    if (!equal(await commitment(this.P, from, message.nonce), commit.c)) throw new Fault('commit', from);
+    this.#reveals.set(id, { message, document, proof: proofOf(message) });
   }
 
   get complete(): boolean {
@@ -128,18 +130,15 @@ export class Round {
   async judge(session: Session, self: Bytes, before: Transcript | undefined, config: MemberConfig): Promise<Transcript> {
     const { propose } = this;
     const all = propose.members.map((D) => this.#reveals.get(toHex(D))!);
-    const room = this.#reveals.get(toHex(propose.from))!;
-    for (const r of all) await this.#checkEndpoint(session, r);
-    if (!(await verifySignature(room.document.sigPublic, propose.sig, propose.signed))) {
+    const documents = (D: Bytes) => this.#reveals.get(toHex(D))?.document;
+    const room = documents(propose.from)!;
+    if (!(await verifySignature(room.sigPublic, propose.sig, propose.signed))) {
       throw new Fault('signature', propose.from);
     }
-    requireDistinct(all);
-    if (equal(propose.prevT, await firstTranscript(session)) && all.length !== 2) {
-      throw new Fault('proposal', propose.from);
-    }
-    await this.#checkAdmits(self, before);
     const peers: Peer[] = [];
-    for (const r of all) peers.push(await this.#checkProof(r, config));
+    for (const r of all) peers.push(await this.#checkMember(r, self, before, config));
+    requireDistinct(all);
+    if (!(await admitsHold(propose, session, before, documents))) throw new Fault('admit', propose.from);
 
     const nonces = all.map((r) => r.message.nonce);
     const levels = peers.map((p) => p.level);
@@ -154,62 +153,81 @@ export class Round {
     };
   }
 
-  async #checkEndpoint(session: Session, r: Revealed): Promise<void> {
-    const { from } = r.message;
-    const d = r.document;
-    if (!equal(d.clinic, session.clinic) || !equal(d.sid, session.sid)) throw new Fault('document', from);
-    if ((d.role === 'device') !== equal(from, this.propose.from)) throw new Fault('role', from);
-    if (!kindFits(d.role, r.proof.kind)) throw new Fault('role', from);
-    const commit = this.#commits.get(toHex(from))!;
-    if (!(await verifySignature(d.sigPublic, commit.sig, commit.signed))) throw new Fault('signature', from);
-  }
-
-  async #checkAdmits(self: Bytes, before: Transcript | undefined): Promise<void> {
-    const { propose } = this;
-    for (const admit of propose.admits) await this.#checkAdmit(admit, before);
-    for (const D of propose.members) {
-      if (equal(D, propose.from)) continue;
-      // A newcomer cannot tell who of the others is new; it can tell that it is itself.
-      const known = before ? findPeer(before, D) !== undefined : !equal(D, self);
-      if (!known && !propose.admits.some((a) => equal(a.D, D))) throw new Fault('admit', D);
-    }
-  }
-
-  async #checkAdmit(a: Admission, before: Transcript | undefined): Promise<void> {
-    const { propose } = this;
-    const admitted = this.#reveals.get(toHex(a.D));
-    const signer = this.#reveals.get(toHex(a.signer));
-    const fault = new Fault('admit', propose.from);
-    if (!admitted || !signer || !equal(a.prevT, propose.prevT) || !equal(a.sid, propose.sid)) throw fault;
-    if (!(await verifySignature(signer.document.sigPublic, a.sig, a.signed))) throw new Fault('signature', a.signer);
-    if (admitted.document.role !== a.role) throw new Fault('role', a.D);
-    if (a.role === 'device') throw fault;
-    if (equal(a.signer, propose.from)) {
-      // A touch in the room, or the therapist whose sign-in is the permission.
-      if (!a.local && !(a.role === 'therapist' && propose.members.length === 2)) throw fault;
-      return;
-    }
-    const signerIsNew = before
-      ? findPeer(before, a.signer) === undefined
-      : propose.admits.some((other) => equal(other.D, a.signer));
-    if (a.local || signer.document.role !== 'therapist' || signerIsNew) throw fault;
-  }
-
-  async #checkProof(r: Revealed, config: MemberConfig): Promise<Peer> {
+  async #checkMember(r: Revealed, self: Bytes, before: Transcript | undefined, config: MemberConfig): Promise<Peer> {
     const { document, proof, message } = r;
     const D = message.from;
-    if (proof.level < minLevel(config, document.role)) throw new Fault('level', D);
-    const must = document.role === 'device' ? 3 : 0;
-    const claim: Claim = { document, D, K: this.#K!, proof, must };
+    const isRoom = equal(D, this.propose.from);
+    const admit = this.propose.admits.find((a) => equal(a.D, D));
+    if ((document.role === 'device') !== isRoom || !kindFits(document.role, proof.kind)) throw new Fault('role', D);
+    if (admit && admit.role !== document.role) throw new Fault('role', D);
+    const { level } = proof;
+    if (level < minLevel(config, document.role)) throw new Fault('level', D);
+    if (equal(D, self)) return { D, document, level, verified: level };
+    const known = findPeer(before, D);
+    if (known && !isRoom) {
+      // A person's proof was verified when the member came; the room's is fresh in every round.
+      if (known.level !== level) throw new Fault('level', D);
+      return { D, document, level, verified: known.verified };
+    }
+    const claim: Claim = { document, D, K: this.#K!, proof, must: isRoom ? 3 : 0 };
     let verified: Level | 0;
     try {
       verified = await config.verify(claim);
     } catch {
       throw new Fault('proof', D);
     }
-    if (verified < must) throw new Fault('proof', D);
-    return { D, document, level: proof.level, verified };
+    if (verified < claim.must) throw new Fault('proof', D);
+    return { D, document, level, verified: verified < level ? verified : level };
   }
+}
+
+function proofOf(message: Reveal): Proof {
+  try {
+    return parseProof(message.proof);
+  } catch {
+    throw new Fault('proof', message.from);
+  }
+}
+
+/**
+ * Whether everybody who is new has an admit, and every admit counts. `before` is the transcript in force at this end,
+ * undefined for a newcomer, who cannot tell who of the others is new. `documents` gives what is known of a D; an admit
+ * of an unknown signer does not count.
+ */
+export async function admitsHold(
+  propose: Propose,
+  session: Session,
+  before: Transcript | undefined,
+  documents: (D: Bytes) => EndpointDocument | undefined,
+): Promise<boolean> {
+  if (equal(propose.prevT, await firstTranscript(session)) && propose.members.length !== 2) return false;
+  const admitted = (D: Bytes) => propose.admits.some((a) => equal(a.D, D));
+  for (const D of propose.members) {
+    if (before && !equal(D, propose.from) && !findPeer(before, D) && !admitted(D)) return false;
+  }
+  for (const a of propose.admits) {
+    const signer = documents(a.signer);
+    if (!signer || a.role === 'device' || !admitFits(a, propose)) return false;
+    if (!(await verifySignature(signer.sigPublic, a.sig, a.signed))) return false;
+    if (equal(a.signer, propose.from)) {
+      // A touch in the room, or the therapist whose sign-in is the permission.
+      if (!a.local && !(a.role === 'therapist' && propose.members.length === 2)) return false;
+      continue;
+    }
+    const old = !before || findPeer(before, a.signer) !== undefined;
+    if (a.local || signer.role !== 'therapist' || !old || admitted(a.signer)) return false;
+  }
+  return true;
+}
+
+function admitFits(a: Admission, propose: Propose): boolean {
+  return (
+    equal(a.sid, propose.sid) &&
+    equal(a.prevT, propose.prevT) &&
+    indexOf(propose.members, a.D) >= 0 &&
+    indexOf(propose.members, a.signer) >= 0 &&
+    !equal(a.D, propose.from)
+  );
 }
 
 function findIn(peers: readonly Peer[], D: Bytes): Peer {
