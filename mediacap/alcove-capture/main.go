@@ -165,7 +165,7 @@ func (o *options) connect() (pump.Conn, error) {
 		return nil, fmt.Errorf("descriptor %d is no connected socket (alcoved passes one; --socket connects to a path): %w", o.socketFD, err)
 	}
 	unix, ok := conn.(*net.UnixConn)
-	if !ok || unix.LocalAddr().Network() != "unix" {
+	if !ok || unix.LocalAddr().Network() != "unix" { // "unixpacket" refuses large key frames
 		conn.Close()
 		return nil, fmt.Errorf("descriptor %d is no Unix stream socket", o.socketFD)
 	}

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/alcove-room/alcove/mediacap"
+	"github.com/alcove-room/alcove/mediacap/device"
 )
 
 // binary is the program, built once per run of the tests, with the race detector when
@@ -300,28 +302,80 @@ func TestGarbageFromTheDaemonIsFailure(t *testing.T) {
 	}
 }
 
-func TestCameraSourceRefusesToPretend(t *testing.T) {
-	if cameras, _ := filepath.Glob("/dev/video*"); len(cameras) > 0 {
-		t.Skip("this machine has a camera")
+// TestWithoutDevicesNothingPretends runs the program's logic in this process, where mediadevices' drivers can
+// be taken away, so that it is the same on a machine that has a camera.
+func TestWithoutDevicesNothingPretends(t *testing.T) {
+	device.Keep()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := start(t)
-	var status *mediacap.Status
-	for {
-		e, err := c.in.Read()
-		if err != nil {
+	ours := os.NewFile(uintptr(fds[0]), "daemon")
+	defer ours.Close()
+	var stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--socket-fd", strconv.Itoa(fds[1])}, io.Discard, &stderr); code != 1 {
+		t.Errorf("exit status %d\n%s", code, stderr.String())
+	}
+	var last *mediacap.Status
+	for in := mediacap.NewReader(ours); ; {
+		e, err := in.Read()
+		if err == io.EOF {
 			break
 		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		if s, ok := e.(*mediacap.Status); ok {
-			status = s
+			last = s
 		}
 	}
-	if status == nil || status.State != mediacap.Failed || !strings.Contains(status.Reason, "find camera: no device") ||
-		!strings.Contains(status.Reason, "find microphone: no device") {
-		t.Errorf("last status %+v", status)
+	if last == nil || last.State != mediacap.Failed || !strings.Contains(last.Reason, "find camera: no device") ||
+		!strings.Contains(last.Reason, "find microphone: no device") {
+		t.Errorf("last status %+v", last)
 	}
-	if _, err := c.wait(); err == nil {
-		t.Error("exit status 0 without devices")
+}
+
+func TestOnlyUnixStreamSocketsAreTaken(t *testing.T) {
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
 	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	tcp, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	overTCP, err := tcp.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	datagram, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(datagram[0])
+	for name, fd := range map[string]int{"file": dup(t, file), "TCP": dup(t, overTCP), "datagrams": datagram[1], "nothing": 900} {
+		if c, err := (&options{socketFD: fd}).connect(); err == nil {
+			c.Close()
+			t.Errorf("%s was taken for the daemon's socket", name)
+		}
+	}
+}
+
+// dup returns a descriptor that the callee may close, and closes f.
+func dup(t *testing.T, f *os.File) int {
+	t.Helper()
+	defer f.Close()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
 }
 
 func TestDialedSocket(t *testing.T) {

@@ -21,7 +21,8 @@ const (
 	// it the difference is the jitter of reading and the drift of the clock, and is followed slowly.
 	maxSlip = 60 * time.Millisecond
 	// maxFill is the longest gap that is filled with silence.
-	maxFill  = time.Second
+	maxFill = time.Second
+	// slipPart of a lateness is followed per chunk.
 	slipPart = 32
 )
 
@@ -96,9 +97,12 @@ func (l *line) append(t mediacap.Time, chunk wave.Audio) (err error) {
 		for range int(slip * sampleRate / time.Second) {
 			l.pcm = append(l.pcm, 0)
 		}
+	case slip < 0:
+		// A chunk may be read late, never before it was captured: the earliest chunks tell the truth. A
+		// quarter of a frame keeps time going forward.
+		l.start = l.start.Add(max(-frameTime/4, slip/4))
 	default:
-		// Never more than half a millisecond per chunk, so that time always goes forward.
-		l.start = l.start.Add(max(-frameTime/40, min(frameTime/40, slip/slipPart)))
+		l.start = l.start.Add(min(frameTime/40, slip/slipPart))
 	}
 	l.pcm, err = appendMono(l.pcm, chunk)
 	return err

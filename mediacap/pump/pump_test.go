@@ -161,7 +161,8 @@ func TestForeignDrivers(t *testing.T) {
 		if u, ok := e.(*mediacap.Unit); ok {
 			m := u.Codec.Medium()
 			count[m]++
-			if age := mediacap.Now().Sub(u.CaptureTime); age < 0 || age > time.Second {
+			// A driver that does not tell the time is taken at its word, and a busy machine makes it late.
+			if age := mediacap.Now().Sub(u.CaptureTime); age < -100*time.Millisecond || age > time.Second {
 				t.Errorf("%v captured %v ago", u.Codec, age)
 			}
 		}
