@@ -19,7 +19,13 @@ func rawGCM(t testing.TB, secret []byte) cipher.AEAD {
 	return gcmOf(t, secret, "LKFrameEncryptionKey", string(make([]byte, 128)), 16)
 }
 
-func gcmOf(t testing.TB, secret []byte, salt, info string, n int) cipher.AEAD {
+// blockOf is the same as a block cipher.
+func blockOf(t testing.TB, secret []byte) cipher.Block {
+	t.Helper()
+	return aesOf(t, secret, "LKFrameEncryptionKey", string(make([]byte, 128)), 16)
+}
+
+func aesOf(t testing.TB, secret []byte, salt, info string, n int) cipher.Block {
 	t.Helper()
 	key, err := hkdf.Key(sha256.New, secret, []byte(salt), info, n)
 	if err != nil {
@@ -29,7 +35,12 @@ func gcmOf(t testing.TB, secret []byte, salt, info string, n int) cipher.AEAD {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gcm, err := cipher.NewGCM(block)
+	return block
+}
+
+func gcmOf(t testing.TB, secret []byte, salt, info string, n int) cipher.AEAD {
+	t.Helper()
+	gcm, err := cipher.NewGCM(aesOf(t, secret, salt, info, n))
 	if err != nil {
 		t.Fatal(err)
 	}

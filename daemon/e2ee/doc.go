@@ -16,8 +16,9 @@
 //     as the encoder runs; the two clear bytes of the slice follow from the frame's place in the stream.
 //   - Opus (RFC 6716 section 3.1): one TOC byte and one length, both configured.
 //
-// What remains to such a process: VP8's 19 bits of first partition size, bounded by the frame's length; which frame is
-// a key frame; how long each frame is and when it comes.
+// What remains to such a process: VP8's first partition size, which is any number up to the frame's length (13 bits in a
+// frame of 10 kB) and which the decoder needs as it is; which frame is a key frame, and of which announced size; how long
+// each picture is, and when frames come.
 //
 // # The format
 //

@@ -128,11 +128,11 @@ func (s *sps) append(dst []byte) []byte {
 
 // pps holds the fields of a picture parameter set (section 7.3.2.2) that a constrained baseline stream is free to choose.
 type pps struct {
-	refIndices      uint32
-	initQP          int32
-	chromaQPOffset  int32
-	deblocking      bool
-	constrainedIntr bool
+	refIndices       uint32
+	initQP           int32
+	chromaQPOffset   int32
+	deblocking       bool
+	constrainedIntra bool
 }
 
 // parsePPS reads a NAL unit of type 8, header included. Anything that is not constrained baseline with ids 0 is
@@ -156,7 +156,7 @@ func parsePPS(nal []byte) (pps, error) {
 	p.initQP = r.se()
 	qs := r.se() // pic_init_qs_minus26: says nothing without SP and SI slices
 	p.chromaQPOffset = r.se()
-	p.deblocking, p.constrainedIntr = r.flag(), r.flag()
+	p.deblocking, p.constrainedIntra = r.flag(), r.flag()
 	redundant := r.flag()
 	ok := r.ends() && ids == 0 && entropyFields == 0 && groups == 0 && p.refIndices <= 32 && weighted == 0 &&
 		p.initQP >= -26 && p.initQP <= 25 && qs >= -26 && qs <= 25 &&
@@ -182,7 +182,7 @@ func (p *pps) append(dst []byte) []byte {
 	w.se(0) // pic_init_qs_minus26
 	w.se(p.chromaQPOffset)
 	w.flag(p.deblocking)
-	w.flag(p.constrainedIntr)
+	w.flag(p.constrainedIntra)
 	w.u(1, 0) // redundant_pic_cnt_present_flag
 	w.trail()
 	return appendNAL(dst, w.data)
