@@ -189,13 +189,19 @@ export class Fields {
     return typeof v === 'boolean' ? v : this.#wrong(name, 'true or false');
   }
 
+  boolean(name: string): boolean {
+    const v = this.#get(name);
+    return typeof v === 'boolean' ? v : this.#wrong(name, 'true or false');
+  }
+
+  /** The member as it is; undefined when it is absent. */
+  value(name: string): Json | undefined {
+    return this.#get(name);
+  }
+
   list(name: string): readonly Json[] {
     const v = this.#get(name);
     return Array.isArray(v) ? v : this.#wrong(name, 'a list');
-  }
-
-  optionalList(name: string): readonly Json[] {
-    return this.has(name) ? this.list(name) : (this.#get(name), []);
   }
 
   strings(name: string): readonly string[] {
@@ -212,9 +218,9 @@ export class Fields {
     return v instanceof Map ? [...(v as JsonObject)] : this.#wrong(name, 'an object');
   }
 
-  /** Takes a name note of and ignores its value: for parts of a document that a page has no use for. */
-  ignore(...names: readonly string[]): void {
-    for (const name of names) this.#known.add(name);
+  /** Requires members that the reader has no use for: they are there, and their values are not looked at. */
+  require(...names: readonly string[]): void {
+    for (const name of names) if (this.#get(name) === undefined) this.#wrong(name, 'there');
   }
 
   end(): void {
