@@ -50,6 +50,7 @@ type Endpoint struct {
 	word     []statement
 	invited  map[D]*invitation // therapist's end: admits that wait for their round
 	asked    map[D]statement   // patient's end: admits to be agreed to
+	guests   map[D]bool        // patient's end: answers given
 	sentWord [][]byte          // statements to resend within the T in force
 
 	seq *sequencing // S only
@@ -101,7 +102,7 @@ func newEndpoint(cfg Config, random io.Reader) (*Endpoint, error) {
 	}
 	e := &Endpoint{
 		cfg: cfg, random: random, own: own, doc: doc.encode(), chain: firstTranscript(cfg.Clinic, cfg.SID),
-		removed: map[D]bool{}, v: map[D]D{}, invited: map[D]*invitation{}, asked: map[D]statement{},
+		removed: map[D]bool{}, v: map[D]D{}, invited: map[D]*invitation{}, asked: map[D]statement{}, guests: map[D]bool{},
 		send: Sending{Reason: ReasonNoEpoch}, keys: newKeyState(),
 	}
 	e.self = HashDocument(e.doc)

@@ -184,10 +184,13 @@ func (e *Endpoint) onAdmit(s statement, signer *member) {
 	if e.cfg.Role != RolePatient || s.role != RoleGuest || len(e.asked) >= maxInvited {
 		return
 	}
-	if _, already := e.asked[s.d]; !already {
+	_, already := e.asked[s.d]
+	e.asked[s.d] = s
+	if yes, answered := e.guests[s.d]; answered {
+		e.answerGuest(s, yes) // the same guest, admitted again for a new T
+	} else if !already {
 		e.emit(AskGuest{D: s.d})
 	}
-	e.asked[s.d] = s
 }
 
 // AgreeGuest answers [AskGuest]: at a patient's end by its signature, at S by touch.
@@ -206,12 +209,17 @@ func (e *Endpoint) AgreeGuest(now Millis, d D, yes bool) (out []Effect, err erro
 			err = ErrOutOfPlace
 			return
 		}
-		st, ok := e.sendStatement(statement{label: labelAgree, ref: s.hash(), answer: yes})
-		if ok && len(e.sentWord) < maxWord {
-			e.sentWord = append(e.sentWord, st.raw)
-		}
+		e.guests[d] = yes
+		e.answerGuest(s, yes)
 	})
 	return out, err
+}
+
+func (e *Endpoint) answerGuest(admit statement, yes bool) {
+	st, ok := e.sendStatement(statement{label: labelAgree, ref: admit.hash(), answer: yes})
+	if ok && len(e.sentWord) < maxWord {
+		e.sentWord = append(e.sentWord, st.raw)
+	}
 }
 
 func (e *Endpoint) answered(d D, yes bool) {
