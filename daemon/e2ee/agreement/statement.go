@@ -33,7 +33,7 @@ func encodeStatement(s statement) []byte {
 	case labelAdmit, labelRemove:
 		b = append(b, s.t[:]...)
 		b = append(b, s.d[:]...)
-		b = append(b, byte(s.role), flag(s.local))
+		b = append(b, byte(s.role), bit(s.local))
 	case labelCheck:
 		b = append(b, s.t[:]...)
 	case labelCompared:
@@ -41,12 +41,12 @@ func encodeStatement(s statement) []byte {
 		b = append(b, s.d[:]...)
 	case labelAgree:
 		b = append(b, s.ref[:]...)
-		b = append(b, flag(s.answer))
+		b = append(b, bit(s.answer))
 	}
 	return b
 }
 
-func flag(v bool) byte {
+func bit(v bool) byte {
 	if v {
 		return 1
 	}
