@@ -158,7 +158,7 @@ func publicHandle(t *testing.T, raw []byte) *keyset.Handle {
 
 func writeJSON(t *testing.T, path string, v any) {
 	t.Helper()
-	out, err := json.MarshalIndent(v, "", " ")
+	out, err := json.MarshalIndent(v, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
