@@ -51,7 +51,7 @@ func decode(data []byte, v any, complete bool) error {
 	if len(data) > MaxSize {
 		return refuse(ErrTooLarge, fmt.Sprintf("%d bytes, %d are allowed", len(data), MaxSize))
 	}
-	if !utf8.Valid(data) {
+	if !utf8.Valid(data) || loneSurrogate(data) {
 		return refuse(ErrSyntax, "not UTF-8")
 	}
 	t := reflect.TypeOf(v)
@@ -70,6 +70,41 @@ func decode(data []byte, v any, complete bool) error {
 		return fmt.Errorf("%w: %w", ErrJSON, err)
 	}
 	return nil
+}
+
+// loneSurrogate finds half of a \u pair, which encoding/json would replace.
+func loneSurrogate(data []byte) bool {
+	for i := 0; i+1 < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		i++ // the escaped character
+		switch half := surrogate(data[i:]); half {
+		case 0:
+		case 'h':
+			if i+5 >= len(data) || data[i+5] != '\\' || surrogate(data[i+6:]) != 'l' {
+				return true
+			}
+			i += 10
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// surrogate tells whether b starts with uD800–uDBFF ('h') or uDC00–uDFFF ('l').
+func surrogate(b []byte) byte {
+	if len(b) < 5 || b[0] != 'u' || b[1]|0x20 != 'd' {
+		return 0
+	}
+	switch b[2] | 0x20 {
+	case '8', '9', 'a', 'b':
+		return 'h'
+	case 'c', 'd', 'e', 'f':
+		return 'l'
+	}
+	return 0
 }
 
 func refuse(why error, detail string) error {

@@ -318,12 +318,18 @@ func isLoopback(host string) bool {
 	return err == nil && a.IsLoopback()
 }
 
+// maxSerial is what a JavaScript number holds exactly: the call page reads the
+// same documents.
+const maxSerial = 1<<53 - 1
+
 func (h *Header) validate(everybody bool) error {
 	switch {
 	case h.Owner.IsZero():
 		return invalid("owner is missing")
 	case h.RootVersion == 0 || h.Serial == 0:
 		return invalid("root_version and serial start at 1")
+	case h.Serial > maxSerial:
+		return invalid("serial is at most %d", uint64(maxSerial))
 	case everybody && h.Target != TargetAll:
 		return invalid("target of this document is %q", TargetAll)
 	case !isName(h.Target):
