@@ -33,14 +33,24 @@ import (
 	"github.com/alcove-room/alcove/systemd"
 )
 
+// Options is what a program that runs a room brings along.
+type Options struct {
+	Version string
+	Stderr  io.Writer // of the log
+	// Sink takes what arrives from the people in a session, decrypted. Nil: it is counted and dropped.
+	Sink session.Sink
+}
+
 // Run runs the room until ctx ends.
-func Run(ctx context.Context, conf Config, version string, stderr io.Writer) error {
+func Run(ctx context.Context, conf Config, opt Options) error {
 	level, err := conf.level()
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	slog.SetDefault(log) // what libraries print through the global logger
+	log := slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: level}))
+	if opt.Sink == nil {
+		opt.Sink = discard{}
+	}
 	if err := durable.MkdirAll(conf.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -63,12 +73,12 @@ func Run(ctx context.Context, conf Config, version string, stderr io.Writer) err
 
 	registry := prometheus.NewRegistry()
 	sessions, media := session.NewMetrics(), newPipelineMetrics()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(version))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(opt.Version))
 	registry.MustRegister(sessions.Metrics()...)
 	registry.MustRegister(media.collectors()...)
 	registry.MustRegister(ledger.log.Metrics()...)
 
-	box := &box{conf: conf, log: log, keys: keys, store: store, ledger: ledger, sessions: sessions, media: media}
+	box := &box{conf: conf, log: log, keys: keys, store: store, ledger: ledger, sessions: sessions, media: media, sink: opt.Sink}
 	control, err := listenControl(conf.ControlSocket(), conf.ControlUser)
 	if err != nil {
 		return err
@@ -81,7 +91,7 @@ func Run(ctx context.Context, conf Config, version string, stderr io.Writer) err
 	if err := notify.Ready(); err != nil {
 		log.Warn("service manager", "err", err)
 	}
-	log.Info("room daemon runs", "version", version, "control", conf.ControlSocket(), "key_protection", keys.Inventory().Protection)
+	log.Info("room daemon runs", "version", opt.Version, "control", conf.ControlSocket(), "key_protection", keys.Inventory().Protection)
 	err = g.Wait()
 	if e := notify.Stopping(); e != nil {
 		log.Warn("service manager", "err", e)

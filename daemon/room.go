@@ -32,6 +32,7 @@ type room struct {
 	ledger   ledger
 	pipeline *pipeline
 	metrics  *session.Metrics
+	sink     session.Sink
 	relay    *provisioning.Relay
 
 	mu       sync.Mutex // guards all below
@@ -98,7 +99,7 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 		Prove: prove, Verify: agreement.Proofs{}.Verify, MinLevel: minLevels(docs.Config.Policy),
 		VideoMime: videoMime(video.Codecs), Width: video.Width, Height: video.Height,
 		VideoBPS: video.MaxBitrate, AudioBPS: docs.Config.Audio.Bitrate,
-		Relay: relay{r.relay}, Ledger: r.ledger, Sink: discard{}, Log: r.log, Metrics: r.metrics,
+		Relay: relay{r.relay}, Ledger: r.ledger, Sink: r.sink, Log: r.log, Metrics: r.metrics,
 		Capture: r.pipeline.want, KeyFrame: r.pipeline.keyFrame, Rate: r.pipeline.setRate,
 	}
 	s, err := session.New(conf)

@@ -46,7 +46,7 @@ func serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Run(cmd.Context(), conf, version, cmd.ErrOrStderr())
+			return daemon.Run(cmd.Context(), conf, daemon.Options{Version: version, Stderr: cmd.ErrOrStderr()})
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", "/etc/alcove/alcoved.yaml", "configuration file")

@@ -21,6 +21,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/alcove-room/alcove/daemon"
+	"github.com/alcove-room/alcove/daemon/session"
 )
 
 // Options is what differs between clinics. The zero value is a demonstration on loopback with a test source.
@@ -34,6 +37,8 @@ type Options struct {
 	RoomNS                string // network namespace that the room runs in
 	Addr                  string // address that the hub listens on; default 127.0.0.1
 	ConfigSign            []string
+	// Sink, when set, makes the room run inside this process, with what arrives handed to it.
+	Sink session.Sink
 }
 
 // Stack is a running clinic with one room.
@@ -48,6 +53,7 @@ type Stack struct {
 	adminSocket string
 	control     string
 	hub, room   *Process
+	endInside   func()
 	ports       []int
 }
 
@@ -189,6 +195,9 @@ func (s *Stack) StartHub(ctx context.Context) error {
 }
 
 func (s *Stack) startRoom() error {
+	if s.opt.Sink != nil {
+		return s.startInside()
+	}
 	args := []string{s.bin("alcoved"), "serve", "--config", s.path("alcoved.yaml")}
 	if s.opt.RoomNS != "" {
 		args = append([]string{"ip", "netns", "exec", s.opt.RoomNS}, args...)
@@ -196,6 +205,29 @@ func (s *Stack) startRoom() error {
 	var err error
 	s.room, err = s.spawn("room", exec.Command(args[0], args[1:]...))
 	return err
+}
+
+// startInside runs the room in this process.
+func (s *Stack) startInside() error {
+	conf, err := daemon.ReadConfig(s.path("alcoved.yaml"))
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(s.path("room.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer out.Close()
+		if err := daemon.Run(ctx, conf, daemon.Options{Version: "e2e", Stderr: out, Sink: s.opt.Sink}); err != nil {
+			fmt.Fprintln(out, "room ended:", err)
+		}
+	}()
+	s.endInside = func() { cancel(); <-done }
+	return nil
 }
 
 // RestartRoom ends the room's daemon and starts it again.
@@ -410,6 +442,9 @@ func (s *Stack) Logs() string {
 
 // Stop ends everything and removes the clinic.
 func (s *Stack) Stop() {
+	if s.endInside != nil {
+		s.endInside()
+	}
 	s.room.stop()
 	s.hub.stop()
 	os.RemoveAll(s.Dir)
