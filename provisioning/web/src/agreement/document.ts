@@ -7,7 +7,7 @@
 // The salt makes D a hiding commitment to the document. Layouts: daemon/e2ee/agreement.
 
 import { concat, fromUtf8, H, lp, MalformedError, Reader, toBase64url, u8, utf8, type Bytes } from './bytes.ts';
-import { kemPublicSize, newEndpointKeys, sigPublicSize, type EndpointKeys } from './suite.ts';
+import { kemPublicSize, newEndpointKeys, sigPublicSize, systemRandom, type EndpointKeys } from './suite.ts';
 
 export type Role = 'device' | 'therapist' | 'patient' | 'guest';
 
@@ -106,7 +106,7 @@ export interface Endpoint {
 
 /** Makes this page's endpoint: fresh keys and a fresh salt. */
 export async function newEndpoint(session: Session, role: Exclude<Role, 'device'>, name: string): Promise<Endpoint> {
-  return endpointOf(session, role, name, await newEndpointKeys(), crypto.getRandomValues(new Uint8Array(32)));
+  return endpointOf(session, role, name, await newEndpointKeys(), systemRandom());
 }
 
 export async function endpointOf(

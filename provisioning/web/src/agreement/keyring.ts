@@ -9,7 +9,7 @@ import { concat, equal, MalformedError, Reader, toHex, u32, type Bytes } from '.
 import { identityOf, type Endpoint } from './document.ts';
 import { sealInfo, secretHash } from './formulas.ts';
 import { findPeer, type Peer, type Transcript } from './round.ts';
-import { seal } from './suite.ts';
+import { seal, type Random } from './suite.ts';
 import type { Keys, Ready, Writer } from './wire.ts';
 
 /** A new key is used at latest this long after it was announced. */
@@ -52,6 +52,7 @@ interface Other {
 export class Keyring {
   readonly #self: Endpoint;
   readonly #writer: Writer;
+  readonly #random: Random;
   #gen = 0;
   #inUse: OwnKey | undefined;
   #next: OwnKey | undefined;
@@ -67,9 +68,10 @@ export class Keyring {
   #readyMessage: Bytes | undefined;
   #readyGens: readonly number[] = [];
 
-  constructor(self: Endpoint, writer: Writer) {
+  constructor(self: Endpoint, writer: Writer, random: Random) {
     this.#self = self;
     this.#writer = writer;
+    this.#random = random;
   }
 
   /** Own messages of the T in force, for a member who may have missed them. */
@@ -122,7 +124,7 @@ export class Keyring {
   /** Makes the next generation of this end's key under T and announces it. */
   async #generate(now: number, t: Transcript): Promise<Effect[]> {
     const gen = this.#gen + 1;
-    const secret = crypto.getRandomValues(new Uint8Array(32));
+    const secret = this.#random();
     const hash = await secretHash(secret);
     const others = t.peers.filter((p) => !equal(p.D, this.#self.D));
     const sealed = await Promise.all(others.map((p) => this.#sealFor(t.T, p, gen, secret)));

@@ -31,7 +31,7 @@ import { Keyring } from './keyring.ts';
 import { Lease } from './lease.ts';
 import { encodeProof } from './proof.ts';
 import { admitsHold, documentOf, findPeer, Round, type Peer, type Transcript } from './round.ts';
-import { verifySignature } from './suite.ts';
+import { systemRandom, verifySignature, type Random } from './suite.ts';
 import * as wire from './wire.ts';
 
 /** A member forgets an unfinished round after this. */
@@ -64,6 +64,7 @@ type Verdict = 'judged' | 'later';
 export class Member {
   readonly endpoint: Endpoint;
   readonly #config: MemberConfig;
+  readonly #random: Random;
   readonly #writer: wire.Writer;
   readonly #keyring: Keyring;
   readonly #kept = new Kept();
@@ -102,12 +103,14 @@ export class Member {
   /** Guests that a therapist wants to let in, by hex D, and this patient's answer. */
   readonly #guests = new Map<string, { readonly admit: Bytes; readonly answer: boolean | undefined }>();
 
-  constructor(endpoint: Endpoint, config: MemberConfig) {
+  /** `random` is the source of nonces and secrets; the shared vectors fix it. */
+  constructor(endpoint: Endpoint, config: MemberConfig, random: Random = systemRandom) {
     if (endpoint.document.role === 'device') throw new RangeError('the room is not a member of this kind');
     this.endpoint = endpoint;
     this.#config = config;
+    this.#random = random;
     this.#writer = new wire.Writer(endpoint.document.sid, endpoint.D, (m) => endpoint.keys.sign(m));
-    this.#keyring = new Keyring(endpoint, this.#writer);
+    this.#keyring = new Keyring(endpoint, this.#writer, random);
   }
 
   /** Document hash: this end's name in every message, and what it knocks with. */
@@ -413,7 +416,7 @@ export class Member {
   async #startRound(propose: wire.Propose): Promise<void> {
     if (this.#round) this.#abandonRound();
     const P = await proposalHash(propose.signed);
-    const round = new Round(propose, P, this.#now, crypto.getRandomValues(new Uint8Array(32)));
+    const round = new Round(propose, P, this.#now, this.#random());
     this.#round = round;
     this.#taken = propose.e;
     const c = await commitment(P, this.D, round.nonce);

@@ -17,6 +17,12 @@ export const signatureSize = 64;
 const encSize = 1120;
 const aeadTagSize = 16;
 
+/** Draws 32 bytes for a nonce or a secret. */
+export type Random = () => Bytes;
+
+/** The platform's generator. */
+export const systemRandom: Random = () => crypto.getRandomValues(new Uint8Array(32));
+
 /** Size of a sealed plaintext of n bytes. */
 export function sealedSize(n: number): number {
   return encSize + n + aeadTagSize;

@@ -9,7 +9,7 @@ import { Keyring } from './keyring.ts';
 import { Member } from './member.ts';
 import { encodeProof, hubProof, readDeviceProof, type Level, type Proof } from './proof.ts';
 import { documentOf, findPeer, Round, type Transcript } from './round.ts';
-import { newEndpointKeys, verifySignature } from './suite.ts';
+import { newEndpointKeys, systemRandom, verifySignature } from './suite.ts';
 import { parse, roomMessage, Writer, type Commit, type Parsed, type Propose, type Reveal } from './wire.ts';
 import { verifyP256 } from '../trust/p256.ts';
 
@@ -87,7 +87,7 @@ export class Room {
     this.endpoint = endpoint;
     this.key = key;
     this.#writer = new Writer(endpoint.document.sid, endpoint.D, endpoint.keys.sign);
-    this.keyring = new Keyring(endpoint, this.#writer);
+    this.keyring = new Keyring(endpoint, this.#writer, systemRandom);
     this.#config = configFor(key.spki);
   }
 
