@@ -77,13 +77,17 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("find this program: %w", err)
 		}
+		files, err := page(conf)
+		if err != nil {
+			return err
+		}
 		told := func(err error) {
 			if err != nil {
 				log.Warn("tell the service manager", "err", err)
 			}
 		}
 		err = hub.Run(c.Context(), conf, hub.Options{
-			Log: log, Page: page(), SFU: []string{program, "sfu"}, Version: version,
+			Log: log, Page: files, SFU: []string{program, "sfu"}, Version: version,
 			Ready: func() { told(notify.Ready()) },
 		})
 		told(notify.Stopping())

@@ -32,6 +32,7 @@ import (
 	"github.com/alcove-room/alcove/provisioning/hub/fleet"
 	"github.com/alcove-room/alcove/provisioning/hub/sessions"
 	"github.com/alcove-room/alcove/provisioning/hub/sfu"
+	"github.com/alcove-room/alcove/provisioning/web"
 )
 
 // TestMain lets this binary be the media server's child, as alcove-hub is for itself.
@@ -222,10 +223,11 @@ func testConfig(t *testing.T) Config {
 	return c
 }
 
+// testPage has the real headers; the bytes of the real page are not built in every test run.
 func testPage() Page {
 	return Page{
 		Files:  fstest.MapFS{"index.html": {Data: []byte("<!doctype html><title>call</title>")}},
-		Policy: func(connect []string) string { return "default-src 'none'; connect-src " + strings.Join(connect, " ") },
+		Header: web.Header,
 	}
 }
 

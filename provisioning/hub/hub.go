@@ -70,7 +70,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	if c.Page.Listen != "" && (o.Page.Files == nil || o.Page.Policy == nil) {
+	if c.Page.Listen != "" && (o.Page.Files == nil || o.Page.Header == nil) {
 		return errors.New("page.listen is set but this program holds no page")
 	}
 	cert, pin, err := LoadKey(c.State)

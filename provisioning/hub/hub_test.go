@@ -2,7 +2,6 @@ package hub
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -186,7 +185,10 @@ func TestKnockAdmitToken(t *testing.T) {
 	if m := guest.want("refused"); m["reason"] != "not_now" {
 		t.Errorf("refused %v", m)
 	}
-	page.send(map[string]any{"t": "knock", "d": hexD(guestD)}) // somebody else's document, if it still stood there
+	page.send(map[string]any{"t": "knock", "d": hexD(guestD)}) // a document that somebody else knocked with
+	if m := page.want("error"); m["error"] != "d_taken" {
+		t.Errorf("another's document: %v", m)
+	}
 	room.send(map[string]any{"t": "close", "reason": "done"})
 	if m := page.want("ended"); m["reason"] != "done" {
 		t.Errorf("ended %v", m)
@@ -567,7 +569,6 @@ func TestHeadersAndOrigins(t *testing.T) {
 
 func TestRateLimits(t *testing.T) {
 	w := start(t)
-	b := w.browser()
 	slow := 0
 	for range 60 {
 		raw := strings.NewReader(`{"invitation":"x"}`)
@@ -589,7 +590,6 @@ func TestRateLimits(t *testing.T) {
 	if slow < 20 || slow > 35 {
 		t.Errorf("%d of 60 guesses were slowed down", slow)
 	}
-	_ = b
 	room := w.room(w.box)
 	room.want("sessions")
 	for range 200 {
@@ -649,7 +649,4 @@ func TestStopsWithinItsTime(t *testing.T) {
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("the child is still there: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_ = ctx
 }

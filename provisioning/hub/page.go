@@ -10,22 +10,21 @@ import (
 type Page struct {
 	// Files of the bundle; index.html is the page.
 	Files fs.FS
-	// Policy returns the Content-Security-Policy that lets the page connect to these addresses and nowhere else.
-	Policy func(connect []string) string
+	// Header returns what every answer must carry: among it the Content-Security-Policy that lets the page connect to
+	// these addresses and nowhere else.
+	Header func(connect []string) http.Header
 }
 
 // pageHandler serves the bundle as any static host could.
 func (h *hub) pageHandler() http.Handler {
 	files := http.FileServerFS(h.page.Files)
-	policy := h.page.Policy(h.connects())
+	strict := h.page.Header(h.connects())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		head := w.Header()
 		commonHeaders(head, r)
-		head.Set("Content-Security-Policy", policy)
-		head.Set("Cross-Origin-Opener-Policy", "same-origin")
-		head.Set("Cross-Origin-Embedder-Policy", "require-corp")
-		head.Set("Cross-Origin-Resource-Policy", "same-origin")
-		head.Set("Permissions-Policy", "camera=(self), microphone=(self), display-capture=(), geolocation=(), usb=(), payment=()")
+		for name, values := range strict {
+			head[name] = values
+		}
 		head.Set("Cache-Control", "no-cache")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			head.Set("Allow", "GET, HEAD")

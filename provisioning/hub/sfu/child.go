@@ -18,17 +18,20 @@ import (
 // configFD is the descriptor that the supervisor passes: one line of JSON, then silence for as long as the hub lives.
 const configFD = 3
 
+var errByHand = errors.New("alcove-hub sfu is started by alcove-hub serve and by nothing else")
+
 // Child is the whole life of `alcove-hub sfu`. It returns when the hub ends, on the second SIGTERM, or when LiveKit
 // cannot run.
 func Child() error {
 	pipe := os.NewFile(configFD, "configuration")
-	if pipe == nil {
-		return errors.New("alcove-hub sfu is started by alcove-hub serve and by nothing else")
+	// Started by hand there is none, or a file that Go's runtime holds open (cgroup limits) has the number.
+	if info, err := pipe.Stat(); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		return errByHand
 	}
 	r := bufio.NewReaderSize(pipe, 64<<10)
 	line, err := r.ReadSlice('\n')
 	if err != nil {
-		return fmt.Errorf("alcove-hub sfu is started by alcove-hub serve and by nothing else: read configuration: %w", err)
+		return fmt.Errorf("%w: read configuration: %w", errByHand, err)
 	}
 	c, err := decodeConfig(line)
 	if err != nil {
