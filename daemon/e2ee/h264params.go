@@ -147,7 +147,7 @@ func parsePPS(nal []byte) (pps, error) {
 		return p, fmt.Errorf("pps: not a nal unit: %w", ErrParameters)
 	}
 	r := bitReader{data: rbsp[1:]}
-	ids := r.ue() | r.ue()
+	ppsID, spsID := r.ue(), r.ue()
 	entropyFields := r.u(2)
 	groups := r.ue()
 	p.refIndices = r.ue() + 1
@@ -158,7 +158,7 @@ func parsePPS(nal []byte) (pps, error) {
 	p.chromaQPOffset = r.se()
 	p.deblocking, p.constrainedIntra = r.flag(), r.flag()
 	redundant := r.flag()
-	ok := r.ends() && ids == 0 && entropyFields == 0 && groups == 0 && p.refIndices <= 32 && weighted == 0 &&
+	ok := r.ends() && ppsID == 0 && spsID == 0 && entropyFields == 0 && groups == 0 && p.refIndices <= 32 && weighted == 0 &&
 		p.initQP >= -26 && p.initQP <= 25 && qs >= -26 && qs <= 25 &&
 		p.chromaQPOffset >= -12 && p.chromaQPOffset <= 12 && !redundant
 	if !ok {

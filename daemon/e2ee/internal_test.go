@@ -3,7 +3,10 @@ package e2ee
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
 // slowEscape is emulation prevention byte by byte, as livekit-client writes it.
@@ -151,6 +154,65 @@ func TestIVSetRemembersExactly(t *testing.T) {
 	var zero [ivSize]byte
 	if s.contains(&zero) || !s.add(&zero) || s.add(&zero) {
 		t.Error("the iv of zeros")
+	}
+}
+
+// interrupted runs a function while a frame is being opened.
+type interrupted struct {
+	tink.AEAD
+	during func()
+}
+
+func (i interrupted) Decrypt(ciphertext, associated []byte) ([]byte, error) {
+	out, err := i.AEAD.Decrypt(ciphertext, associated)
+	i.during()
+	return out, err
+}
+
+// A key that is destroyed while a frame is being opened opens it no more, whoever has its index by then.
+func TestRetiredWhileOpening(t *testing.T) {
+	secret, next := bytes.Repeat([]byte{1}, SecretSize), bytes.Repeat([]byte{2}, SecretSize)
+	sendKey, err := NewEndpoint().SendKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewOpusSender(1, 20)
+	if err := s.SetKey(1, sendKey); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := s.Encrypt(nil, bytes.Repeat([]byte{1}, 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	later, err := NewReceiveKey(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, during := range map[string]func(*Ring){
+		"retired":     func(r *Ring) { r.Retire(1) },
+		"all retired": func(r *Ring) { r.RetireAll() },
+		"replaced": func(r *Ring) {
+			if err := r.Install(17, later); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		ring := NewEndpoint().NewRing(RingConfig{Kinds: Audio})
+		key, err := NewReceiveKey(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key.aead = interrupted{key.aead, func() { during(ring) }}
+		if err := ring.Install(1, key); err != nil {
+			t.Fatal(err)
+		}
+		r, err := ring.NewReceiver(Track{Codec: Opus, Encrypted: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := r.Decrypt(nil, sealed); out != nil || !errors.Is(err, ErrNoKey) {
+			t.Errorf("%s: %d bytes, %v", name, len(out), err)
+		}
 	}
 }
 
