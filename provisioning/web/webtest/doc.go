@@ -3,5 +3,5 @@
 //
 //	go test ./provisioning/web/webtest -update
 //
-// writes provisioning/web/src/trust/testdata/*.json anew.
+// writes the vectors in provisioning/web/src/trust/testdata and provisioning/web/src/data/testdata anew.
 package webtest

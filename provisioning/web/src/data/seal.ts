@@ -18,8 +18,12 @@ const ivSize = 12;
 const tagSize = 16;
 const headerSize = 1 + 4 + 8 + ivSize;
 
-/** The largest packet that is opened: LiveKit's own limit for a reliable packet is 64 KiB. */
-export const maxDataPacket = 64 * 1024;
+/** The largest message, unsealed: with its overhead it fits LiveKit's 15 kB of a data packet. */
+export const maxDataMessage = 14 * 1024;
+/** How much longer a sealed message is. */
+const overhead = headerSize + tagSize;
+/** How many messages one generation seals. */
+const maxMessages = 2 ** 20;
 
 /** Derives the data key of one sender's generation from its 32-byte secret. The key cannot be exported. */
 export async function deriveDataKey(secret: Bytes): Promise<CryptoKey> {
@@ -63,7 +67,8 @@ export class DataSealer {
   }
 
   async seal(body: Uint8Array): Promise<Bytes> {
-    if (body.length > maxDataPacket - headerSize - tagSize) throw new RangeError('data message is too large');
+    if (body.length > maxDataMessage) throw new RangeError('data message is too large');
+    if (this.#seq >= maxMessages) throw new RangeError('this generation has sealed enough: rotate the key');
     const { key, gen, T, from } = this.#context;
     // Taken before the first await: two calls at once must not share a number.
     const seq = ++this.#seq;
@@ -85,8 +90,8 @@ export interface DataHeader {
 
 /** Reads gen and seq, to find the opener. Throws MalformedError for anything that cannot be a data message. */
 export function readDataHeader(packet: Uint8Array): DataHeader {
-  if (packet.length > maxDataPacket) throw new MalformedError('data message is too large');
-  if (packet.length < headerSize + tagSize) throw new MalformedError('data message is too short');
+  if (packet.length > maxDataMessage + overhead) throw new MalformedError('data message is too large');
+  if (packet.length < overhead) throw new MalformedError('data message is too short');
   const r = new Reader(packet);
   const v = r.u8();
   if (v !== version) throw new MalformedError(`data message of unknown version ${v}`);
@@ -96,7 +101,7 @@ export function readDataHeader(packet: Uint8Array): DataHeader {
 /** Opens one generation's messages of one sender, each at most once and in rising order. */
 export class DataOpener {
   readonly #context: DataContext;
-  #last = -1;
+  #last = 0;
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(context: DataContext) {
