@@ -47,7 +47,7 @@ func (b *box) run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	session.DialSFU(client.TLS())
+	session.PrepareSDK(client.TLS())
 	r := b.newRoom(ctx, client, docs)
 	b.mu.Lock()
 	b.room = r
@@ -136,8 +136,8 @@ func (b *box) claimID() string {
 // enrol repeats the request until the roster lists this box.
 func (b *box) enrol(ctx context.Context, client *provisioning.Client, claim *document.Claim, listed <-chan struct{}) error {
 	for claim != nil && b.store.Current(time.Now()).Device == nil {
-		trust := b.store.Current(time.Now()).Trust
-		err := provisioning.Enrol(ctx, client, claim, trust, b.keys)
+		docs := b.store.Current(time.Now())
+		err := provisioning.Enrol(ctx, client, claim, docs.Trust, docs.Nonce, b.keys)
 		var refusal *provisioning.HubError
 		switch {
 		case err == nil:

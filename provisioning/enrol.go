@@ -2,7 +2,6 @@ package provisioning
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,17 +22,15 @@ type Identity interface {
 
 // Enrol asks the hub of a claim to keep this box's request for the clinic. It may be repeated: the same box
 // asks for the same. The answer comes later, as a roster that lists the box.
-func Enrol(ctx context.Context, c *Client, claim *document.Claim, trust *document.Trust, id Identity) error {
+//
+// nonce is document.JoinTokenSize random bytes, the same in every repetition: the hub keeps one request per claim.
+func Enrol(ctx context.Context, c *Client, claim *document.Claim, trust *document.Trust, nonce []byte, id Identity) error {
 	if err := c.handshake(ctx); err != nil {
 		return err
 	}
 	pin := c.seen.Load()
 	if pin == nil {
 		return ErrPin
-	}
-	nonce := make([]byte, document.JoinTokenSize)
-	if _, err := rand.Read(nonce); err != nil {
-		return fmt.Errorf("enrol: %w", err)
 	}
 	request := claim.Enrol(id.TLSSPKI(), id.SignSPKI(), nonce, trust.RootHash(), *pin)
 	if err := c.do(ctx, http.MethodPost, "/v1/enroll", nil, request, nil); err != nil {

@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type saved struct {
 	Clinic     document.Hash                        `json:"clinic"`
 	Hub        string                               `json:"hub"`
 	ClaimID    string                               `json:"claim_id"`
+	Nonce      document.Bytes                       `json:"nonce"`
 	OwnerRoots []*document.Envelope                 `json:"owner_roots"`
 	Envelopes  map[document.Type]*document.Envelope `json:"envelopes"`
 	States     map[document.Type]document.State     `json:"states"`
@@ -43,6 +45,7 @@ type Documents struct {
 	Trust  *document.Trust
 	Hub    string
 	Claim  string // id of the claim that brought the box here
+	Nonce  []byte // of this box's request to be enrolled with that claim
 	Roster *document.Roster
 	People *document.People
 	Config *document.Config
@@ -84,7 +87,12 @@ func (s *Store) Adopt(c *document.Claim, now time.Time) error {
 	if !s.saved.Clinic.IsZero() && s.saved.Clinic != trust.Clinic() {
 		return fmt.Errorf("claim %s: %w: this box belongs to clinic %.16s; wipe it first", c.ClaimID, document.ErrOtherClinic, s.saved.Clinic)
 	}
+	nonce := make([]byte, document.JoinTokenSize)
+	if _, err := rand.Read(nonce); err != nil {
+		return fmt.Errorf("claim %s: %w", c.ClaimID, err)
+	}
 	next := s.saved
+	next.Nonce = nonce
 	next.Clinic, next.Hub, next.ClaimID, next.OwnerRoots = trust.Clinic(), c.Hub, c.ClaimID, c.OwnerRoots
 	if err := s.writeLocked(next); err != nil {
 		return err
@@ -112,7 +120,7 @@ func (s *Store) Current(now time.Time) Documents {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refreshLocked(now)
-	d := Documents{Trust: s.trust, Hub: s.saved.Hub, Claim: s.saved.ClaimID, Roster: s.roster, People: s.people, Config: s.config}
+	d := Documents{Trust: s.trust, Hub: s.saved.Hub, Claim: s.saved.ClaimID, Nonce: s.saved.Nonce, Roster: s.roster, People: s.people, Config: s.config}
 	if own, ok := s.deviceLocked(now); ok {
 		d.Device = own
 	}

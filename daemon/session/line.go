@@ -43,7 +43,6 @@ type line struct {
 	log      *slog.Logger
 	identity string
 	ticket   func(context.Context) (Ticket, error)
-	tls      *tls.Config
 	video    *OutTrack
 	audio    *OutTrack
 	firstBPS int
@@ -297,8 +296,10 @@ func (l *line) sendData(sealed []byte) error {
 
 var errLineDown = errors.New("no connection to the SFU")
 
-// DialSFU makes the SDK's signal connection use conf. The SDK dials with gorilla's package-wide dialer and
-// offers no other way; nothing else in the daemon uses that package. Called once, before the first join.
-func DialSFU(conf *tls.Config) {
+// PrepareSDK makes the SDK's signal connection use conf, and the SDK silent: it writes addresses and
+// identities. Both can only be set for the whole process, once, before the first join. The SDK dials with gorilla's
+// package-wide dialer; nothing else in the daemon uses that package.
+func PrepareSDK(conf *tls.Config) {
+	lksdk.SetLogger(logger.GetDiscardLogger())
 	websocket.DefaultDialer = &websocket.Dialer{TLSClientConfig: conf, HandshakeTimeout: joinTimeout}
 }

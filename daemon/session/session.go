@@ -17,7 +17,6 @@ package session
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,7 +66,6 @@ type Config struct {
 	AudioBPS      int
 
 	Relay  Relay
-	TLS    *tls.Config // pinned configuration for the SFU behind the hub; nil: the system's
 	Ledger Ledger
 	Sink   Sink
 	Log    *slog.Logger

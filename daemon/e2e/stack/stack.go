@@ -11,7 +11,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +38,7 @@ type Options struct {
 	HubYAML               string // more lines of hub.yaml
 	RoomNS                string // network namespace that the room runs in
 	Addr                  string // address that the hub listens on; default 127.0.0.1
-	ConfigSign            []string
+	Width, Height, FPS    int    // of the room's picture; default 640×360 at 15
 	// Sink, when set, makes the room run inside this process, with what arrives handed to it.
 	Sink session.Sink
 }
@@ -73,6 +75,9 @@ func Start(ctx context.Context, opt Options) (*Stack, error) {
 	}
 	if opt.Addr == "" {
 		opt.Addr = "127.0.0.1"
+	}
+	if opt.Width == 0 {
+		opt.Width, opt.Height, opt.FPS = 640, 360, 15
 	}
 	s := &Stack{Dir: dir, opt: opt, Room: "room-1"}
 	if err := s.start(ctx); err != nil {
@@ -113,6 +118,10 @@ func (s *Stack) start(ctx context.Context) error {
 		return err
 	}
 	files := map[string]string{
+		// Sign-in by passkey or provider does not exist here, so the server's word is the clinic's policy.
+		"config.json": fmt.Sprintf(`{"call_origin":%q,"video":{"codecs":["vp8"],"width":%d,"height":%d,"fps":%d,"max_bitrate":800000},
+"audio":{"bitrate":32000},"policy":{"min_assurance":{"therapist":1,"patient":1,"guest":1}},"crisis":{"line":"988","text":"","place":""}}`,
+			s.PageOrigin, s.opt.Width, s.opt.Height, s.opt.FPS),
 		"passphrase": hex.EncodeToString(passphrase),
 		"hub.yaml": fmt.Sprintf(`state: %q
 call_origin: %s
@@ -165,8 +174,8 @@ func (s *Stack) provision(ctx context.Context, devices string) error {
 	if err := s.until(ctx, 20*time.Second, func() error { return s.ctl(ctx, "enrol", "approve", claim) }); err != nil {
 		return err
 	}
-	sign := append([]string{"config", "sign", "--call-origin", s.PageOrigin}, s.opt.ConfigSign...)
-	for _, args := range [][]string{{"roster", "sign"}, {"people", "sign"}, sign, {"documents", "push"}} {
+	for _, args := range [][]string{{"roster", "sign"}, {"people", "sign"},
+		{"config", "sign", s.path("config.json")}, {"documents", "push"}} {
 		if err := s.ctl(ctx, args...); err != nil {
 			return err
 		}
@@ -437,7 +446,26 @@ func (s *Stack) Logs() string {
 		}
 		fmt.Fprintf(&b, "--- %s\n%s\n", name, raw)
 	}
+	if m, err := s.Metrics(); err == nil {
+		for _, line := range strings.Split(m, "\n") {
+			if strings.HasPrefix(line, "alcove_") && !strings.HasSuffix(line, " 0") {
+				fmt.Fprintln(&b, line)
+			}
+		}
+	}
 	return b.String()
+}
+
+// Metrics is the room's Prometheus page.
+func (s *Stack) Metrics() (string, error) {
+	client := http.Client{Timeout: 2 * time.Second}
+	res, err := client.Get(s.MetricsURL)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	return string(raw), err
 }
 
 // Stop ends everything and removes the clinic.
