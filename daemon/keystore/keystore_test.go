@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -102,7 +103,10 @@ func TestKeysStayAndDiffer(t *testing.T) {
 func TestNoCleartextOnDisk(t *testing.T) {
 	dir := filled(t)
 	k := openOrFail(t, dir)
-	secret := k.tls.private.D.FillBytes(make([]byte, 32))
+	secret, err := k.tls.private.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	der, err := x509.MarshalPKCS8PrivateKey(k.sign.private)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +132,11 @@ func TestNoCleartextOnDisk(t *testing.T) {
 
 func TestKeyDoesNotLeakIntoText(t *testing.T) {
 	k := openOrFail(t, filled(t))
-	d := k.tls.private.D
+	secret, err := k.tls.private.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := new(big.Int).SetBytes(secret)
 	var b strings.Builder
 	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "key", k.TLS(), "cert", k.TLSCertificate())
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s", k.TLS(), k.TLS(), k.TLS(), k.TLS()), b.String()} {

@@ -141,7 +141,7 @@ func (d *desk) enrolCommand() *cobra.Command {
 type enrolAnswer struct {
 	ClaimID string    `json:"claim_id"`
 	Room    string    `json:"room"`
-	State   string    `json:"state"` // waiting, asked, false, approved, expired
+	State   string    `json:"state"` // waiting, asked, unproven, approved, expired
 	Device  string    `json:"device,omitempty"`
 	Expires time.Time `json:"expires"`
 }
@@ -185,7 +185,7 @@ func (h *hub) stateOf(ctx context.Context, c *claimState) (string, error) {
 	case err != nil:
 		return "", err
 	case !c.proves(e):
-		return "false", nil
+		return "unproven", nil
 	}
 	return "asked", nil
 }

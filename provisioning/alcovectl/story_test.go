@@ -235,7 +235,7 @@ func TestHostileHubCannotEnrol(t *testing.T) {
 		t.Fatal(err)
 	}
 	enrolBox(t, i.file("stolen.claim", string(b)))
-	if out := i.run(0, "enrol", "list"); !strings.Contains(out, "false") {
+	if out := i.run(0, "enrol", "list"); !strings.Contains(out, "unproven") {
 		t.Error(out)
 	}
 	if out := i.run(3, "enrol", "approve", claim); !strings.Contains(out, "do not approve") {

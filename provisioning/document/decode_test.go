@@ -26,7 +26,6 @@ type sample struct {
 	Hash  Hash              `json:"hash"`
 	When  time.Time         `json:"when"`
 	Texts map[string]string `json:"texts"`
-	skip  int
 }
 
 func TestDecode(t *testing.T) {
