@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { svg } from './scripts/svg.mjs';
 
 const root = dirname(fileURLToPath(import.meta.url));
 const src = join(root, 'src');
@@ -36,6 +37,7 @@ try {
     target: 'node20',
     sourcemap: 'inline',
     outExtension: { '.js': '.mjs' },
+    plugins: [svg],
     logLevel: 'warning',
   });
   const files = entryPoints.map((path) => join(out, relative(src, path).replace(/\.ts$/, '.mjs')));

@@ -65,7 +65,7 @@ async function bundle(entry, define = {}) {
   return Buffer.from(result.outputFiles[0].contents);
 }
 
-function page(title, script, style) {
+function page({ title, noscript }, script, style) {
   return `<!doctype html>
 <html lang="en" dir="ltr">
 <head>
@@ -79,7 +79,7 @@ function page(title, script, style) {
 <link rel="stylesheet" href="${style.file}" integrity="${style.integrity}" crossorigin="anonymous">
 <script type="module" src="${script.file}" integrity="${script.integrity}" crossorigin="anonymous"></script>
 </head>
-<body></body>
+<body><noscript><p>${noscript}</p></noscript></body>
 </html>
 `;
 }
@@ -98,7 +98,7 @@ async function callPage() {
     await bundle('src/call/main.ts', { __ASSETS__: JSON.stringify(assets) }),
   );
   const style = put(files, 'call', 'css', await bundle('src/call/call.css'));
-  files.set('index.html', Buffer.from(page(messages['page.title'], script, style)));
+  files.set('index.html', Buffer.from(page({ title: messages['page.title'], noscript: messages['page.noscript'] }, script, style)));
   files.set('NOTICE.txt', Buffer.from(notice()));
   return files;
 }

@@ -45,9 +45,12 @@ export interface CallOptions {
   readonly tile: (identity: string) => Tile | undefined;
   readonly makeWorker: () => CallWorker;
   /** The membership is over: everything is closed when this is called. */
-  readonly over: (how: Notice | 'stopped' | 'different') => void;
+  readonly over: (how: Over) => void;
   readonly socket?: (url: string, protocol: string) => Socket;
 }
+
+/** How a membership ends: with a notice, because something was wrong, or only to begin again with a new document. */
+export type Over = Notice | 'stopped' | 'different' | 'restart';
 
 /** A viewer without a picture this long after subscribing asks the sender for a key frame. */
 const keyFrameAfter = 300;
@@ -152,7 +155,7 @@ export class Call {
         this.#o.dispatch({ t: 'relay', up: false });
         this.#do((now) => this.#o.agreement.online(now, false));
       },
-      stopped: (why) => this.#end({ kind: why === 'replaced' ? 'elsewhere' : 'ended' }),
+      stopped: () => this.#end({ kind: 'elsewhere' }),
       malformed: () => undefined,
     };
   }
@@ -161,8 +164,6 @@ export class Call {
     switch (message.t) {
       case 'welcome':
         this.#relay.send({ t: 'knock', d: toHex(this.#o.agreement.D) });
-        // An admission of before the cut is still good; the line asks for a token when it needs one.
-        if (message.state === 'admitted' && !this.#admitted) this.#relay.send({ t: 'token' });
         return;
       case 'waiting':
       case 'closed_room':
@@ -176,12 +177,17 @@ export class Call {
       case 'resync':
         this.#resend();
         return;
-      case 'refused':
       case 'removed':
+        // A room that came back with a new document takes nobody over: this page knocks with a new one too.
+        this.#end(message.reason === 'room_restarted' ? 'restart' : { kind: 'removed' });
+        return;
+      case 'refused':
       case 'ended':
         this.#end({ kind: message.t });
         return;
       case 'error':
+        if (message.error === 'media_unavailable') this.#line.retry();
+        return;
       case 'pong':
         return;
     }
@@ -439,7 +445,7 @@ export class Call {
     this.#o.dispatch({ t: 'line', line: this.#health.line(now) });
   }
 
-  #end(how: Notice | 'stopped' | 'different'): void {
+  #end(how: Over): void {
     if (this.#over) return;
     this.stop();
     this.#o.over(how);

@@ -8,7 +8,7 @@ import { join, JoinError, readLink, relayUrl, type Joined, type Link } from '../
 import type { CallWorker } from '../media/connection.ts';
 import type { Membership } from './agreement.ts';
 import type { Agreement } from './call.ts';
-import { Call } from './call.ts';
+import { Call, type Over } from './call.ts';
 import type { Actions, OwnMedia } from './screens.ts';
 import { initial, reduce, type Event, type Notice, type State } from './state.ts';
 import { View } from './view.ts';
@@ -234,11 +234,21 @@ export class Session implements Actions, OwnMedia {
       over: (how) => {
         if (this.#call !== call) return;
         this.#call = undefined;
-        if (how === 'stopped' || how === 'different') this.dispatch({ t: 'stopped', different: how === 'different' });
-        else this.#notice(how);
+        this.#over(how);
       },
     });
     return call;
+  }
+
+  #over(how: Over): void {
+    if (how === 'restart') {
+      this.dispatch({ t: 'again' });
+      void this.#membership();
+    } else if (how === 'stopped' || how === 'different') {
+      this.dispatch({ t: 'stopped', different: how === 'different' });
+    } else {
+      this.#notice(how);
+    }
   }
 }
 

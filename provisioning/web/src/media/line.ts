@@ -80,6 +80,11 @@ export class Line<C extends LineConnection> {
     this.#again(0);
   }
 
+  /** There was no token this time: ask again. */
+  retry(): void {
+    if (!this.#connection) this.#again();
+  }
+
   /** The hub answers again after a cut: `alive` tells whether media still arrives over the present connection. */
   reachableAgain(alive: boolean): void {
     if (!this.#running || (this.#there && alive)) return;

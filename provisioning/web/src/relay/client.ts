@@ -9,7 +9,7 @@
 // ends send their current messages again (`resync`), and an old one must not arrive late.
 //
 //   stopped ── start ──> connecting ── welcome ──> up ── silence, close ──> connecting …
-//   any ── stop, 4001 (opened elsewhere), refusal of the bearer ──> stopped
+//   any ── stop, 4001 (opened elsewhere), 4005 (the bearer has ended) ──> stopped
 
 import { MalformedError } from '../agreement/bytes.ts';
 import { readFromHub, type FromHub, type ToHub } from './messages.ts';
@@ -19,8 +19,9 @@ export const subprotocol = 'alcove.relay.v1';
 /** PROTOCOL.md: at most 64 KiB in one key-agreement message. */
 export const maxRelayed = 64 * 1024;
 
-/** Close code with which the hub ends a connection that a newer one of the same bearer replaces. */
-export const closeReplaced = 4001;
+/** Close codes after which this bearer must not dial again (PROTOCOL.md). */
+const closeReplaced = 4001;
+const closeUnknownBearer = 4005;
 
 /** How fast the line is probed and tried again, in milliseconds. */
 export interface RelayTimes {
@@ -184,10 +185,6 @@ export class RelayClient {
       this.#welcomed = true;
       this.#attempts = 0;
     }
-    if (message.t === 'error' && message.error === 'unauthorized') {
-      this.#end('refused');
-      return;
-    }
     if (!this.#welcomed) return;
     this.#heard();
     if (message.t !== 'pong') this.#o.events.control(message);
@@ -212,6 +209,7 @@ export class RelayClient {
 
   #closed(code: number): void {
     if (code === closeReplaced) this.#end('replaced');
+    else if (code === closeUnknownBearer) this.#end('refused');
     else this.#lost();
   }
 
