@@ -19,17 +19,18 @@ interface Found {
 
 /** A text of the program that a person could read: a sentence, or one word with a capital. */
 const forPeople = /^[A-Z][a-z’']+([ .,:?!]|$)/;
+/** Names of the platform. */
+const names = /^(Ed25519|Inter|Worker|Home|End|Disconnected)$/;
 const idLike = /^(?:[a-z]+\.)[a-z_0-9]*$/;
 
 function isForPeople(node: ts.StringLiteralLike): boolean {
-  if (!forPeople.test(node.text)) return false;
+  if (!forPeople.test(node.text) || names.test(node.text)) return false;
   for (let n: ts.Node = node.parent; n; n = n.parent) {
     // Errors and their messages are for logs; names of keys, events and types are not words.
     if (ts.isNewExpression(n) && /Error$/.test(n.expression.getText())) return false;
     if (ts.isImportDeclaration(n) || ts.isTypeNode(n) || ts.isCaseClause(n)) return false;
-    if (ts.isBinaryExpression(n) || ts.isPropertyAssignment(n)) return !/^(Arrow|Home|End|Content-Type)/.test(node.text);
   }
-  return !/^(Ed25519|Inter|Worker)$/.test(node.text);
+  return true;
 }
 
 function walk(file: string, found: Found): void {
