@@ -64,8 +64,8 @@ type conn struct {
 	// Of a room:
 	room   string
 	listed func() bool
-	// issuing is true while a token is being made for this connection; guarded by Service.mu.
-	issuing bool
+	// issuing is the kind of message that a token is being made for, "" when none is; guarded by Service.mu.
+	issuing string
 }
 
 func newConn(ws *websocket.Conn, peer string, l Limits) *conn {

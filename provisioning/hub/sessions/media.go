@@ -22,9 +22,8 @@ func (s *Service) issuePage(c *conn, kind string) {
 }
 
 func (s *Service) issuePageLocked(c *conn, kind string) {
-	s.issueLocked(c, func() *opening { return s.memberLocked(c) }, func(o *opening, token string) {
-		d := c.d
-		c.send(tokenMessage{T: kind, URL: s.o.PageMediaURL, Token: token, Identity: d.Identity()})
+	s.issueLocked(c, kind, func() *opening { return s.memberLocked(c) }, func(o *opening, kind, token string) {
+		c.send(tokenMessage{T: kind, URL: s.o.PageMediaURL, Token: token, Identity: c.d.Identity()})
 		if kind == "admitted" {
 			s.resyncLocked(o, nil)
 		}
@@ -40,7 +39,7 @@ func (s *Service) issueRoom(c *conn, kind string) {
 		}
 		return s.openOfLocked(c.room)
 	}
-	s.issueLocked(c, current, func(o *opening, token string) {
+	s.issueLocked(c, kind, current, func(o *opening, kind, token string) {
 		m := tokenMessage{T: kind, URL: s.o.RoomMediaURL, Token: token, Identity: o.D.Identity()}
 		if kind == "opened" {
 			s.openedLocked(c, o, m)
@@ -52,26 +51,33 @@ func (s *Service) issueRoom(c *conn, kind string) {
 
 // issueLocked makes sure in the background that the LiveKit room exists, because auto_create is off and a restarted
 // media server has forgotten it, and then makes the token. Whether the peer is still a member is asked again, under
-// the mutex, at the moment in which the token is sent. One attempt runs for each connection; later requests for the
-// same join it.
-func (s *Service) issueLocked(c *conn, current func() *opening, send func(*opening, string), identity func() string) {
+// the mutex, at the moment in which the token is sent. One attempt runs for each connection; later requests join it,
+// and its answer is then the one that says more: opened or admitted before token.
+func (s *Service) issueLocked(c *conn, kind string, current func() *opening, send func(o *opening, kind, token string), identity func() string) {
 	o := current()
-	if o == nil || c.issuing {
+	if o == nil {
 		return
 	}
-	c.issuing = true
+	if c.issuing != "" {
+		if kind != "token" {
+			c.issuing = kind
+		}
+		return
+	}
+	c.issuing = kind
 	room := o.MediaRoom
 	s.work.Go(func() {
 		err := s.ensure(c, room)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		c.issuing = false
+		kind := c.issuing
+		c.issuing = ""
 		now := current()
 		if now == nil {
 			return
 		}
 		if now.MediaRoom != room { // opened anew meanwhile: the request is about the new room
-			s.issueLocked(c, current, send, identity)
+			s.issueLocked(c, kind, current, send, identity)
 			return
 		}
 		var token string
@@ -85,7 +91,7 @@ func (s *Service) issueLocked(c *conn, current func() *opening, send func(*openi
 			return
 		}
 		s.o.Metrics.tokens.Inc()
-		send(now, token)
+		send(now, kind, token)
 	})
 }
 

@@ -248,10 +248,21 @@ func TestMediaServerAway(t *testing.T) {
 	f.say(room, `{"t":"open","sid":"`+sid+`","d":"`+d()+`"}`)
 	f.say(room, `{"t":"ping","n":1}`)
 	f.want(room, "pong") // the relay works meanwhile
+	// Opened anew while the first answer is waited for: the answer is about the new document.
+	second := d()
+	f.say(room, `{"t":"open","sid":"`+sid+`","d":"`+second+`"}`)
+	f.say(room, `{"t":"ping","n":2}`)
+	f.want(room, "pong")
 	f.m.mu.Lock()
 	f.m.fail = nil
 	f.m.mu.Unlock()
-	f.want(room, "opened")
+	parsed, err := sessions.ParseD(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := f.want(room, "opened"); !strings.Contains(m, `"identity":"`+parsed.Identity()+`"`) {
+		t.Error(m)
+	}
 }
 
 func TestNobodyTakesAnothersDocument(t *testing.T) {
