@@ -1,8 +1,10 @@
 // V: the D's whose code was compared, on this end or by a therapist who is in V. A member who comes back with another
 // D is a newcomer.
 
-import type { Effect } from './api.ts';
-import { toHex, type Bytes } from './bytes.ts';
+import type { Effect, Participant } from './api.ts';
+import { equal, toHex, type Bytes } from './bytes.ts';
+import { identityOf } from './document.ts';
+import type { Transcript } from './round.ts';
 import { maxMembers, type Compared } from './wire.ts';
 
 const maxWords = maxMembers * maxMembers;
@@ -53,4 +55,22 @@ export class ComparedSet {
     }
     return out;
   }
+}
+
+/** Everybody in a transcript, in order of D, as this end sees them. */
+export function participants(t: Transcript, self: Bytes, compared: ComparedSet): Participant[] {
+  return t.peers.map((p) => {
+    const by = compared.by(p.D);
+    return {
+      D: p.D,
+      eid: identityOf(p.D),
+      role: p.document.role,
+      name: p.document.name,
+      level: p.level,
+      verified: p.verified,
+      self: equal(p.D, self),
+      compared: compared.has(p.D),
+      ...(by ? { comparedBy: by } : {}),
+    };
+  });
 }

@@ -157,7 +157,7 @@ export class Keyring {
     const other = this.#others.get(toHex(m.from))!;
     if (m.gen < other.gen) return [];
     if (m.gen === other.gen) {
-      if (other.message && !equal(other.message, m.raw)) throw new Fault('keys', m.from);
+      if (!other.message || !equal(other.message, m.raw)) throw new Fault('keys', m.from);
       return [];
     }
     const secret = await this.#openKeys(t, m);
@@ -182,7 +182,7 @@ export class Keyring {
     const others = t.peers.filter((p) => !equal(p.D, m.from));
     const listed = m.sealed.length === others.length && others.every((p, i) => equal(p.D, m.sealed[i]!.to));
     const again = this.#seen.has(toHex(m.secretHash)) || this.#seen.size >= maxSecrets;
-    if (m.gen === 0 || m.idx !== m.gen % 16 || !listed || again) throw fault;
+    if (m.idx !== m.gen % 16 || !listed || again) throw fault;
     const mine = m.sealed.find((s) => equal(s.to, this.#self.D))!;
     let gen: number;
     let secret: Bytes;

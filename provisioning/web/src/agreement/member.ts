@@ -22,15 +22,16 @@ import {
   type Participant,
   type Reason,
 } from './api.ts';
-import { equal, MalformedError, toHex, type Bytes } from './bytes.ts';
-import { ComparedSet } from './compared.ts';
-import { documentHash, identityOf, type Endpoint, type Role } from './document.ts';
-import { admissionHash, commitment, comparisonOf, firstTranscript, proposalHash } from './formulas.ts';
+import { equal, toHex, type Bytes } from './bytes.ts';
+import { participants } from './compared.ts';
+import { documentHash, type Endpoint, type Role } from './document.ts';
+import { commitment, comparisonOf, firstTranscript, proposalHash } from './formulas.ts';
 import { Kept } from './kept.ts';
 import { Keyring } from './keyring.ts';
 import { Lease } from './lease.ts';
 import { encodeProof } from './proof.ts';
 import { admitsHold, documentOf, findPeer, Round, type Peer, type Transcript } from './round.ts';
+import { Statements } from './statements.ts';
 import { systemRandom, verifySignature, type Random } from './suite.ts';
 import * as wire from './wire.ts';
 
@@ -39,23 +40,11 @@ const roundMs = 30_000;
 /** Failed rounds are guesses: this many within this time end the session. */
 const maxGuesses = 3;
 const guessWindowMs = 600_000;
-/** A therapist's end repeats its admit for a new T for this long. */
-const admitMs = 60_000;
 const maxChallenges = 8;
-/** Bounds on admissions and guests that wait, and on own statements that are sent again. */
-const maxAdmitting = 16;
-const maxSaid = 25;
 
 /** A call that makes no sense now; nothing happened. */
 export class OutOfPlaceError extends Error {
   override name = 'OutOfPlaceError';
-}
-
-interface Admitting {
-  readonly D: Bytes;
-  readonly role: Role;
-  readonly since: number;
-  readonly message: Bytes;
 }
 
 /** Whether a message was judged (used or dropped), or has to wait for others. */
@@ -67,6 +56,7 @@ export class Member {
   readonly #random: Random;
   readonly #writer: wire.Writer;
   readonly #keyring: Keyring;
+  readonly #statements: Statements;
   readonly #kept = new Kept();
   #queue: Promise<unknown> = Promise.resolve();
   #out: Effect[] = [];
@@ -95,14 +85,6 @@ export class Member {
   readonly #removed = new Set<string>();
   readonly #challenges = new Map<string, { readonly from: Bytes; readonly dch: Bytes }>();
 
-  readonly #compared = new ComparedSet();
-  /** Own statements of the T in force, for sending again. */
-  #said: Bytes[] = [];
-  /** This therapist's admissions that are not members yet, by hex D. */
-  readonly #admitting = new Map<string, Admitting>();
-  /** Guests that a therapist wants to let in, by hex D, and this patient's answer. */
-  readonly #guests = new Map<string, { readonly admit: Bytes; readonly answer: boolean | undefined }>();
-
   /** `random` is the source of nonces and secrets; the shared vectors fix it. */
   constructor(endpoint: Endpoint, config: MemberConfig, random: Random = systemRandom) {
     if (endpoint.document.role === 'device') throw new RangeError('the room is not a member of this kind');
@@ -111,6 +93,7 @@ export class Member {
     this.#random = random;
     this.#writer = new wire.Writer(endpoint.document.sid, endpoint.D, (m) => endpoint.keys.sign(m));
     this.#keyring = new Keyring(endpoint, this.#writer, random);
+    this.#statements = new Statements(this.#writer);
   }
 
   /** Document hash: this end's name in every message, and what it knocks with. */
@@ -125,14 +108,14 @@ export class Member {
 
   /** The epoch in force, with who has been compared by now. */
   get epoch(): Epoch | undefined {
-    return this.#epoch && { ...this.#epoch, members: this.#participants() };
+    return this.#epoch && this.#current && { ...this.#epoch, members: this.#participants(this.#current) };
   }
 
   /** Takes one message of the relay. What is not for this end, is junk or comes twice has no effect. */
   handle(now: number, message: Uint8Array): Promise<Effect[]> {
     const bytes = message.slice();
     return this.#run(now, async () => {
-      const parsed = parseOrDrop(bytes);
+      const parsed = wire.tryParse(bytes);
       if (parsed && equal(parsed.sid, this.endpoint.document.sid)) await this.#take(parsed);
     });
   }
@@ -167,18 +150,17 @@ export class Member {
   /** This end's current messages, for after a reconnection or a resync. Repetitions do no harm. */
   resend(): readonly Bytes[] {
     if (this.#over) return [];
-    const admits = [...this.#admitting.values()].map((a) => a.message);
-    return [...this.#settled, ...this.#keyring.current, ...this.#said, ...admits, ...(this.#round?.own ?? [])];
+    const { current } = this.#statements;
+    return [...this.#settled, ...this.#keyring.current, ...current, ...(this.#round?.own ?? [])];
   }
 
   /** A therapist lets D in, or says so again. */
   admit(now: number, D: Bytes, role: Role): Promise<Effect[]> {
     return this.#run(now, async () => {
       const t = this.#requireTherapist();
-      const out = role === 'device' || this.#removed.has(toHex(D)) || this.#admitting.size >= maxAdmitting;
+      const out = role === 'device' || this.#removed.has(toHex(D)) || !this.#statements.mayAdmit;
       if (out) throw new OutOfPlaceError('admit');
-      if (findPeer(t, D)) return;
-      await this.#admit(t, D.slice(), role, this.#now);
+      if (!findPeer(t, D)) this.#send(await this.#statements.admit(t.T, D.slice(), role));
     });
   }
 
@@ -186,9 +168,9 @@ export class Member {
   remove(now: number, D: Bytes): Promise<Effect[]> {
     return this.#run(now, async () => {
       const t = this.#requireTherapist();
-      const role = findPeer(t, D)?.document.role ?? this.#admitting.get(toHex(D))?.role;
+      const role = findPeer(t, D)?.document.role ?? this.#statements.admittedAs(D);
       if (!role || role === 'device' || equal(D, this.D)) throw new OutOfPlaceError('remove');
-      this.#say(await this.#writer.admission('remove', t.T, D, role));
+      this.#send(await this.#statements.remove(t.T, D, role));
       this.#remove(D);
     });
   }
@@ -196,16 +178,15 @@ export class Member {
   /** A patient answers askGuest. */
   agreeGuest(now: number, D: Bytes, yes: boolean): Promise<Effect[]> {
     return this.#run(now, async () => {
-      const guest = this.#guests.get(toHex(D));
-      if (!guest) throw new OutOfPlaceError('agreeGuest');
-      this.#guests.set(toHex(D), { ...guest, answer: yes });
-      this.#say(await this.#writer.agree(guest.admit, yes));
+      const message = await this.#statements.answerGuest(D, yes);
+      if (!message) throw new OutOfPlaceError('agreeGuest');
+      this.#send(message);
     });
   }
 
   /** A therapist asks for a fresh round, to compare. */
   check(now: number): Promise<Effect[]> {
-    return this.#run(now, async () => this.#say(await this.#writer.check(this.#requireTherapist().T)));
+    return this.#run(now, async () => this.#send(await this.#statements.check(this.#requireTherapist().T)));
   }
 
   /** People compared the code of T and it was the same. */
@@ -214,10 +195,11 @@ export class Member {
       const t = this.#current;
       if (!t || !equal(t.T, T)) throw new OutOfPlaceError('markEqual: another transcript is in force');
       const others = t.peers.filter((p) => !equal(p.D, this.D));
-      for (const p of others) this.#out.push(...this.#compared.mark(p.D, undefined));
-      this.#out.push(...this.#compared.takeWords());
+      const { compared } = this.#statements;
+      for (const p of others) this.#out.push(...compared.mark(p.D, undefined));
+      this.#out.push(...compared.takeWords());
       if (this.endpoint.document.role !== 'therapist') return;
-      for (const p of others) this.#say(await this.#writer.compared(t.T, p.D));
+      for (const p of others) this.#send(await this.#statements.tellCompared(t.T, p.D));
     });
   }
 
@@ -245,6 +227,10 @@ export class Member {
     });
   }
 
+  #participants(t: Transcript): Participant[] {
+    return participants(t, this.D, this.#statements.compared);
+  }
+
   #run(now: number, call: () => Promise<void>): Promise<Effect[]> {
     const result = this.#queue.then(async () => {
       if (this.#over) return [];
@@ -266,12 +252,6 @@ export class Member {
 
   #send(message: Bytes): void {
     this.#out.push({ t: 'send', message });
-  }
-
-  /** Sends a statement, again after a reconnection for as long as this T is in force. */
-  #say(message: Bytes): void {
-    if (this.#said.length < maxSaid) this.#said.push(message);
-    this.#send(message);
   }
 
   /** Destroys every key, says `last` and does nothing more. */
@@ -533,34 +513,11 @@ export class Member {
     this.#round = undefined;
     this.#changing = false;
     this.#lease = new Lease(t.revealedAt, first.time, this.#now);
-    this.#compared.newEpoch();
-    this.#said = [];
     const comparison = await comparisonOf(t.T);
-    this.#epoch = { number: t.e, T: t.T, members: this.#participants(), ...comparison, check: t.check };
+    this.#epoch = { number: t.e, T: t.T, members: this.#participants(t), ...comparison, check: t.check };
     this.#out.push({ t: 'epoch', epoch: this.#epoch });
     this.#out.push(...(await this.#keyring.epoch(this.#now, t)));
-    for (const [id, a] of [...this.#admitting]) {
-      // An admission holds for one prevT: it is said again for the new one.
-      if (findPeer(t, a.D) || this.#now > a.since + admitMs) this.#admitting.delete(id);
-      else await this.#admit(t, a.D, a.role, a.since);
-    }
-  }
-
-  #participants(): Participant[] {
-    return (this.#current?.peers ?? []).map((p) => {
-      const by = this.#compared.by(p.D);
-      return {
-        D: p.D,
-        eid: identityOf(p.D),
-        role: p.document.role,
-        name: p.document.name,
-        level: p.level,
-        verified: p.verified,
-        self: equal(p.D, this.D),
-        compared: this.#compared.has(p.D),
-        ...(by ? { comparedBy: by } : {}),
-      };
-    });
+    for (const message of await this.#statements.epoch(t)) this.#send(message);
   }
 
   async #onKeys(m: wire.Keys | wire.Ready): Promise<Verdict> {
@@ -622,8 +579,7 @@ export class Member {
   #remove(D: Bytes): void {
     const id = toHex(D);
     this.#removed.add(id);
-    this.#admitting.delete(id);
-    this.#guests.delete(id);
+    this.#statements.forget(D);
     if (findPeer(this.#current, D) && !this.#changing) {
       this.#changing = true;
       // Sending stops first.
@@ -640,12 +596,6 @@ export class Member {
     return this.#current;
   }
 
-  async #admit(t: Transcript, D: Bytes, role: Role, since: number): Promise<void> {
-    const message = await this.#writer.admission('admit', t.T, D, role);
-    this.#admitting.set(toHex(D), { D, role, since, message });
-    this.#send(message);
-  }
-
   /** On a patient's page: a therapist's admission of a guest is a question to the patient. */
   async #onAdmit(m: wire.Admission): Promise<Verdict> {
     if (this.endpoint.document.role !== 'patient' || m.role !== 'guest') return 'judged';
@@ -654,14 +604,7 @@ export class Member {
     const signer = findPeer(t, m.signer);
     const asks = signer?.document.role === 'therapist' && !findPeer(t, m.D) && !this.#removed.has(toHex(m.D));
     if (!asks || m.local || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
-    const id = toHex(m.D);
-    const admit = await admissionHash(m.signed);
-    const before = this.#guests.get(id);
-    if (before ? equal(before.admit, admit) : this.#guests.size >= maxAdmitting) return 'judged';
-    this.#guests.set(id, { admit, answer: before?.answer });
-    // The same guest under a new T: the answer stands and is said again.
-    if (before?.answer !== undefined) this.#say(await this.#writer.agree(admit, before.answer));
-    else if (!before) this.#out.push({ t: 'askGuest', D: m.D });
+    this.#out.push(...(await this.#statements.askGuest(m)));
     return 'judged';
   }
 
@@ -674,17 +617,8 @@ export class Member {
     if (signer?.document.role !== 'therapist' || !findPeer(t, m.D)) return 'judged';
     const about = equal(m.D, this.D) || equal(m.D, m.signer) || equal(m.signer, this.D);
     if (about || !(await this.#signedBy(signer, m.signer, m))) return 'judged';
-    this.#compared.say(m);
-    this.#out.push(...this.#compared.takeWords());
+    this.#statements.compared.say(m);
+    this.#out.push(...this.#statements.compared.takeWords());
     return 'judged';
-  }
-}
-
-function parseOrDrop(bytes: Bytes): wire.Parsed | undefined {
-  try {
-    return wire.parse(bytes);
-  } catch (err) {
-    if (err instanceof MalformedError) return undefined;
-    throw err;
   }
 }

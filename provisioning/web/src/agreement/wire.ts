@@ -140,6 +140,16 @@ export function parse(bytes: Uint8Array): Parsed {
   }
 }
 
+/** As parse; undefined for what is no message. */
+export function tryParse(bytes: Uint8Array): Parsed | undefined {
+  try {
+    return parse(bytes);
+  } catch (err) {
+    if (err instanceof MalformedError) return undefined;
+    throw err;
+  }
+}
+
 function parseMessage(t: Message['t'], raw: Bytes): Message {
   const at = raw.length - signatureSize;
   if (at < 0) throw new MalformedError('message is too short');
