@@ -17,6 +17,10 @@ const (
 	Opus Codec = 3 // RFC 6716, one packet
 )
 
+// OpusTOC is the first byte of every packet of sound: hybrid, superwideband, 20 ms, mono, one frame (RFC 6716
+// section 3.1, configuration 13). It is fixed, as the packets' length is, since it is sent in the clear.
+const OpusTOC = 13 << 3
+
 // Medium is sound or picture.
 type Medium uint8
 

@@ -128,8 +128,10 @@ func picture(t *testing.T, p *browser.Page, within time.Duration) {
 		time.Sleep(200 * time.Millisecond)
 	}
 	var text string
+	var stats []map[string]any
 	ok(t, p.Eval("document.body.innerText", &text))
-	t.Fatalf("the frame counter in the picture does not rise: %d, then %d; the page says:\n%s\n%s", before, after, text, p.Said())
+	ok(t, p.Eval("probe.stats('inbound-rtp')", &stats))
+	t.Fatalf("the frame counter in the picture does not rise: %d, then %d; received %v; the page says:\n%s\n%s", before, after, stats, text, p.Said())
 }
 
 // hear records what the page plays and correlates it with what the room's test microphone heard at that time.

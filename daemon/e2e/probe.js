@@ -45,6 +45,23 @@ window.probe = (() => {
   };
   const remoteVideos = () => [...document.querySelectorAll('.tile video')];
   const remoteAudios = () => [...document.querySelectorAll('.tile audio')];
+  // Every peer connection of the page, to read its statistics.
+  const connections = [];
+  window.RTCPeerConnection = new Proxy(window.RTCPeerConnection, {
+    construct(target, args, self) {
+      const pc = Reflect.construct(target, args, self);
+      connections.push(pc);
+      return pc;
+    },
+  });
+  const stats = async (type) => {
+    const out = [];
+    for (const pc of connections) {
+      if (pc.connectionState === 'closed') continue;
+      for (const s of (await pc.getStats()).values()) if (s.type === type) out.push(s);
+    }
+    return out;
+  };
   const state = { first: 0, stamps: [], watching: new WeakSet() };
   const watch = (video) => {
     if (state.watching.has(video)) return;
@@ -96,5 +113,7 @@ window.probe = (() => {
       return playing ? record(playing, seconds) : null;
     },
     recordElement: record,
+    stats,
+    connections: () => connections.length,
   };
 })();

@@ -6,12 +6,10 @@ import (
 
 	"github.com/alcove-room/alcove/daemon/e2ee"
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
+	"github.com/alcove-room/alcove/mediacap"
 )
 
-// Opus as the room sends it: hybrid fullband, 20 ms, mono, one frame per packet (RFC 6716 section 3.1,
-// configuration 15), at constant bit rate, so that all packets are equally long.
-const opusTOC = 15 << 3
-
+// opusLength is the size of every packet of 20 ms at a constant bit rate.
 func opusLength(bps int) int { return bps / 8 / 50 }
 
 // keys holds what frames and messages of one session are sealed and opened with, and forgets it on demand.
@@ -38,7 +36,7 @@ type openerID struct {
 func newKeys(conf Config, d agreement.D) *keys {
 	size := e2ee.Size{Width: conf.Width, Height: conf.Height}
 	k := &keys{
-		endpoint: e2ee.NewEndpoint(), d: d, audio: e2ee.NewOpusSender(opusTOC, opusLength(conf.AudioBPS)),
+		endpoint: e2ee.NewEndpoint(), d: d, audio: e2ee.NewOpusSender(mediacap.OpusTOC, opusLength(conf.AudioBPS)),
 		rings: make(map[string]*e2ee.Ring), openers: make(map[openerID]*e2ee.DataOpener),
 	}
 	if conf.VideoMime == mimeH264 {

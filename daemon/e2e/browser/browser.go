@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
 )
 
@@ -88,7 +90,17 @@ type Page struct {
 
 // Open opens url in a new tab. Scripts run before any of the page's.
 func (b *Browser) Open(url string, scripts ...string) (*Page, error) {
-	ctx, cancel := chromedp.NewContext(b.ctx)
+	// A window of its own: a page in a tab behind another is hidden, and a browser paints no pictures there.
+	var id target.ID
+	err := chromedp.Run(b.ctx, chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		c := chromedp.FromContext(ctx)
+		id, err = target.CreateTarget("about:blank").WithNewWindow(true).Do(cdp.WithExecutor(ctx, c.Browser))
+		return err
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("open window: %w", err)
+	}
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(id))
 	p := &Page{ctx: ctx, cancel: cancel}
 	chromedp.ListenTarget(ctx, p.listen)
 	actions := []chromedp.Action{chromedp.ActionFunc(func(ctx context.Context) error {

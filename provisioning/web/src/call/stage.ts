@@ -241,7 +241,8 @@ export function stage(actions: Actions, media: OwnMedia): Stage {
     for (const [identity, tile] of tiles) {
       tile.root.classList.toggle('main', identity === first?.identity);
       const remote = state.remotes[identity];
-      show(tile.video, state.line === 'good' && remote?.picture === true && !remote.pictureMuted);
+      // Kept in the layout: a browser tells nothing of the pictures of a video that is not.
+      tile.video.classList.toggle('blank', !(state.line === 'good' && remote?.picture === true && !remote.pictureMuted));
     }
     root.dataset['people'] = String(people.length);
   }
