@@ -64,7 +64,7 @@ const (
 const reserveSize = 1 << 20
 
 // maxWaiting bounds the closing entries in memory. More are counted, not kept.
-const maxWaiting = 1024
+const maxWaiting = 256
 
 // Errors that callers tell apart.
 var (
@@ -208,6 +208,13 @@ func openCheckpoint(msg []byte, v note.Verifier) (tlog.Tree, error) {
 	n, err := note.Open(msg, note.VerifierList(v))
 	if err != nil {
 		return tlog.Tree{}, fmt.Errorf("%w: checkpoint: %w", ErrTampered, err)
+	}
+	// One checkpoint has one spelling: note itself ignores the unused bits at the
+	// end of a signature's base64.
+	for _, sig := range n.Sigs {
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return tlog.Tree{}, fmt.Errorf("%w: checkpoint: signature: %w", ErrTampered, err)
+		}
 	}
 	lines := strings.Split(n.Text, "\n")
 	if len(lines) != 4 || lines[0] != v.Name() || lines[3] != "" {
