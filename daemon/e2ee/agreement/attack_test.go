@@ -377,11 +377,32 @@ func TestLieGhost(t *testing.T) {
 			w.tell(g, g.forge(labelKeys, s.epoch.Number, k.encode()))
 			w.tell(g, g.forge(labelReady, s.epoch.Number, readyBody{t: s.epoch.T, gens: []uint32{9, 9}}.encode()))
 			w.tell(g, g.forge(labelEnd, s.epoch.Number, []byte{byte(ReasonKeys)}))
+			// and in the members' names
+			for _, n := range []*node{s, th} {
+				as := func(label string, body []byte) {
+					w.tell(g, g.sign(encodeMessage(label, w.sid, s.epoch.Number, n.e.D(), body)))
+				}
+				as(labelKeys, k.encode())
+				as(labelReady, readyBody{t: s.epoch.T, gens: []uint32{9, 9}}.encode())
+				as(labelReady, readyBody{t: T{1}, gens: []uint32{9, 9}}.encode())
+				as(labelAlive, aliveBody{t: s.epoch.T, n: 1 << 40, time: 1 << 40}.encode())
+				as(labelEnd, []byte{byte(ReasonKeys)})
+				as(labelEnd, []byte{byte(ReasonEnded)})
+			}
 		case 3: // the ghost signs its own admit as if it were a therapist
 			a, _ := g.e.signStatement(statement{label: labelAdmit, t: s.epoch.T, d: g.e.D(), role: RoleGuest})
 			w.tell(g, a.raw)
 			r, _ := g.e.signStatement(statement{label: labelRemove, t: s.epoch.T, d: th.e.D(), role: RoleTherapist})
 			w.tell(g, r.raw)
+			for _, st := range []statement{
+				{label: labelAdmit, t: s.epoch.T, d: g.e.D(), role: RoleGuest},
+				{label: labelRemove, t: s.epoch.T, d: th.e.D(), role: RoleTherapist},
+				{label: labelCheck, t: s.epoch.T},
+			} { // signed by the ghost, said to be the therapist's
+				st.sid, st.signer = w.sid, th.e.D()
+				body := encodeStatement(st)
+				w.tell(g, append(append(bytes.Clone(body), st.signer[:]...), g.sign(body)[len(body):]...))
+			}
 		}
 		w.run(5000)
 		w.settled(s, th)
@@ -414,6 +435,57 @@ func TestLieWrongRole(t *testing.T) {
 			w.run(15_000)
 			if s.lists(evil.e.D()) || s.failed == nil || s.failed.Reason != ReasonRole || th.allowed {
 				t.Fatalf("in with a role that was not admitted: %v %v", s.failed, th.failed)
+			}
+		}
+	})
+}
+
+// Somebody without a room's key plays the room: with a document of another role there is no device proof to ask for.
+func TestLieNoRoom(t *testing.T) {
+	repeat(t, 2, func(t *testing.T, w *world, form int) {
+		pat := w.add(RolePatient, "Maria")
+		evil := w.addConfig(w.config([]Role{RoleTherapist, RoleGuest}[form], "Room 1"))
+		evil.evil = true
+		evil.e.seq, evil.e.sequencer = newSequencing(), evil.e.self
+		list := []D{pat.e.D(), evil.e.D()}
+		slices.SortFunc(list, compareD)
+		a, _ := evil.e.signStatement(statement{label: labelAdmit, t: evil.e.chain, d: pat.e.D(), role: RolePatient, local: true})
+		prop := proposal{prev: evil.e.chain, list: list, admits: []statement{a}}
+		m, err := parseMessage(evil.forge(labelPropose, 1, prop.encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.tell(evil, m.raw)
+		evil.take(evil.e.run(w.now, func() { evil.e.takeProposal(m, prop) }))
+		w.run(5000)
+		if pat.epoch != nil || pat.failed == nil || pat.failed.Reason != ReasonRole {
+			t.Fatalf("a call without a room: %v", pat.failed)
+		}
+	})
+}
+
+// The removal reaches the members but not S, which proposes a list with the removed one still in it: nobody who knows
+// better seals to them.
+func TestLieRemovalKeptFromRoom(t *testing.T) {
+	repeat(t, 1, func(t *testing.T, w *world, _ int) {
+		nodes := w.call(RoleTherapist, RolePatient, RoleGuest)
+		s, th, pat, g := nodes[0], nodes[1], nodes[2], nodes[3]
+		w.lie = func(from, to *node, msg []byte) [][]byte {
+			if peekLabel(msg) == labelRemove && to == s {
+				w.lied++
+				return nil
+			}
+			return [][]byte{msg}
+		}
+		th.do(th.e.Remove(w.now, g.e.D()))
+		w.run(500)
+		s.do(s.e.Check(w.now))
+		for range 40 {
+			w.run(1000)
+			for _, n := range []*node{th, pat} {
+				if n.allowed && n.lists(g.e.D()) {
+					t.Fatalf("node %d sends to somebody who was removed", n.i)
+				}
 			}
 		}
 	})
@@ -639,8 +711,12 @@ func TestLieKeys(t *testing.T) {
 			return
 		}
 		w.tell(evil, msg)
-		if form == 2 { // the same generation twice
-			k.boxes[0].box = seal(k.boxes[0].to, secret, infoT)
+		if form == 2 { // the same generation twice, with two secrets
+			other := Secret(evil.e.random32())
+			k.secret = secretHash(other)
+			for i := range k.boxes {
+				k.boxes[i].box = seal(k.boxes[i].to, other, infoT)
+			}
 			w.run(100)
 			if th.failed != nil {
 				t.Fatalf("the first one: %v", th.failed)

@@ -61,6 +61,36 @@ func TestJoinKeepsTheLine(t *testing.T) {
 	}
 }
 
+// One member's confirmation is late: the newcomer gets its key frame with the switch, not before it.
+func TestJoinWithLateConfirmation(t *testing.T) {
+	w := newWorld(t, 2)
+	nodes := w.call(RoleTherapist)
+	s, th := nodes[0], nodes[1]
+	b := w.add(RolePatient, "B")
+	w.lie = func(from, to *node, msg []byte) [][]byte {
+		if from == th && peekLabel(msg) == labelReady {
+			return nil
+		}
+		return [][]byte{msg}
+	}
+	gen := s.key.Gen
+	s.frames = nil
+	s.do(s.e.Admit(w.now, b.e.D(), RolePatient))
+	start := w.now
+	for s.key.Gen == gen {
+		w.run(1)
+		if len(s.frames) > 0 {
+			t.Fatal("a key frame before the switch")
+		}
+	}
+	if d := w.now - start; d < switchLimit || d > switchLimit+500 {
+		t.Fatalf("switched after %d ms", d)
+	}
+	if len(s.frames) != 1 || s.frames[0] != b.e.D() || !s.allowed {
+		t.Fatalf("key frames: %v", s.frames)
+	}
+}
+
 func TestLeaveStopsAtOnce(t *testing.T) {
 	w := newWorld(t, 3)
 	nodes := w.call(RoleTherapist, RolePatient)

@@ -168,6 +168,11 @@ func (n *node) apply(x Effect) {
 		n.frames = nil
 	case KeyFrame:
 		n.frames = append(n.frames, x.D)
+		for _, other := range n.w.nodes {
+			if _, has := other.recv[n.e.D()][n.key.Gen]; other.e.D() == x.D && !other.evil && !has {
+				n.w.t.Fatalf("node %d: key frame for node %d, which cannot read it", n.i, other.i)
+			}
+		}
 	case Failed:
 		n.failed = &x
 	case Ended:
