@@ -34,7 +34,7 @@ func Enrol(ctx context.Context, c *Client, claim *document.Claim, trust *documen
 	}
 	request := claim.Enrol(id.TLSSPKI(), id.SignSPKI(), nonce, trust.RootHash(), *pin)
 	if err := c.do(ctx, http.MethodPost, "/v1/enroll", nil, request, nil); err != nil {
-		return fmt.Errorf("enrol with claim %s: %w", claim.ClaimID, err)
+		return fmt.Errorf("enrol: %w", err)
 	}
 	return nil
 }

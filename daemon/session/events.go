@@ -14,6 +14,9 @@ import (
 func (s *Session) Connected() {
 	s.post(func() {
 		s.relayUp = true
+		if s.lineRunning && !s.lineUp {
+			s.line.redial() // what kept the relay away has ended: do not wait for the next attempt
+		}
 		s.do(s.agree.Online(s.now(), true))
 		s.tell("open", s.conf.Relay.Open(s.ctx, s.conf.SID, s.agree.D().String()))
 	})
