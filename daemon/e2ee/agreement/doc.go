@@ -118,7 +118,8 @@
 // that it proposes again without the silent ones (time without S's own connection does not count). A member
 // forgets an unfinished round after 30 s. A round that this end revealed in, or in which it holds all commits, and
 // that does not come into force, is a failed one: three of them within 10 minutes end the session (reason guesses).
-// S runs one round at a time; the next one starts when all have sent keys{T_e}. Pending joins and leaves collapse
+// S runs one round at a time; the next one starts when all have sent keys{T_e}. When only S is left no T is in force,
+// and the next round goes on from the last. Pending joins and leaves collapse
 // into it. A removal cancels the running round and does not wait.
 //
 // A wrong value in a validly signed message ends the session at that end ([Failed]); it sends end{reason}, and who
@@ -135,8 +136,8 @@
 // j takes it when T is in force, gen > every gen of i, idx right, the list of D exactly the others, gen and hash of
 // the opened plaintext equal, and the hash not seen before in this session (its own included: no reflection).
 // An earlier gen is dropped; the same gen in other bytes, or any other wrong value, fails. After every change j sends
-// ready with the highest gen that it has of each member (0 none, its own latest for itself). ready entries only
-// ever rise. "j is ready for gen g" means: the highest entry for this end in j's readies is ≥ g.
+// ready with the highest gen that it has of each member under this T (0 none, its own latest for itself); a receiver
+// keeps the highest of each entry. At most 4,096 secrets in one session. "j is ready for gen g" means: the highest entry for this end in j's readies is ≥ g.
 //
 // Key of frames: HKDF-SHA-256(s_i, salt "LKFrameEncryptionKey", info 128 zero bytes), 16 bytes. Key of data messages:
 // HKDF-SHA-256(s_i, salt "alcove/data/v1", info empty), 32 bytes, AAD = H("alcove/data/v1", T, D_from, u32 gen, u64 seq),
@@ -153,10 +154,10 @@
 //
 // # Alive
 //
-// S signs alive{T, n, time} at once when T comes into force and every 5 s; n rises strictly over the session, time is
-// S's clock in ms. A member stops sending when the newest alive is older than 15 s. Its age is bounded without
+// S signs alive{T, n, time} at once when T comes into force and every 5 s; n rises strictly over the session from 1, time is
+// S's clock in ms and never falls, both are below 2^53. A member stops sending when the newest alive is older than 15 s. Its age is bounded without
 // trusting the relay: the first alive{T} cannot have been made before this end sent its reveal of the round, at
-// local time a, so
+// local time a, so that for the newest alive, made at S's time_newest,
 //
 //	age(now) ≤ (now − a) − (time_newest − time_first)
 //
