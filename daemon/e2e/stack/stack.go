@@ -32,13 +32,20 @@ import (
 type Options struct {
 	Bin     string   // folder of the built programs
 	Capture []string // capture command; default: the test source
-	// HubURLs, when set, are the addresses at which room and pages find the hub, instead of the hub's own: a
-	// proxy stands there.
+	// DevicesURL and PeopleURL, when set, are the addresses at which room and pages find the hub, instead of the
+	// hub's own: a proxy stands there.
 	DevicesURL, PeopleURL string
-	HubYAML               string // more lines of hub.yaml
-	RoomNS                string // network namespace that the room runs in
-	Addr                  string // address that the hub listens on; default 127.0.0.1
-	Width, Height, FPS    int    // of the room's picture; default 640×360 at 15
+	// Ports are, for whoever has to know them before the start: page, people, devices, the hub's metrics, LiveKit's
+	// signalling, LiveKit's media, the room's metrics. Default: FreePorts.
+	Ports []int
+	HubYAML            string // more lines of hub.yaml
+	RoomNS             string // network namespace that the room runs in
+	Addr               string // address that the hub listens on; default 127.0.0.1
+	Width, Height, FPS int    // of the room's picture; default 640×360 at 15
+	// PageOrigin is where the pages are served, when that is not the hub.
+	PageOrigin string
+	// LiveKit are the lines of hub.yaml's livekit mapping, in flow form, for a media server that is not the hub's child.
+	LiveKit string
 	// Sink, when set, makes the room run inside this process, with what arrives handed to it.
 	Sink session.Sink
 }
@@ -90,11 +97,20 @@ func Start(ctx context.Context, opt Options) (*Stack, error) {
 
 func (s *Stack) start(ctx context.Context) error {
 	var err error
-	if s.ports, err = freePorts(s.opt.Addr, 7); err != nil {
-		return err
+	if s.ports = s.opt.Ports; len(s.ports) == 0 {
+		if s.ports, err = FreePorts(s.opt.Addr, PortCount); err != nil {
+			return err
+		}
 	}
 	at := func(i int) string { return net.JoinHostPort(s.opt.Addr, strconv.Itoa(s.ports[i])) }
 	s.PageOrigin = fmt.Sprintf("http://localhost:%d", s.ports[0])
+	if s.opt.PageOrigin != "" {
+		s.PageOrigin = s.opt.PageOrigin
+	}
+	media := fmt.Sprintf("node_ip: %s, signal_port: %d, udp_port: %d", s.opt.Addr, s.ports[4], s.ports[5])
+	if s.opt.LiveKit != "" {
+		media = s.opt.LiveKit
+	}
 	s.PeopleURL, s.DevicesURL = "http://localhost:"+strconv.Itoa(s.ports[1]), "https://"+at(2)
 	if s.opt.PeopleURL != "" {
 		s.PeopleURL = s.opt.PeopleURL
@@ -129,10 +145,10 @@ page: { listen: "127.0.0.1:%d" }
 people: { listen: "127.0.0.1:%d", url: %q }
 devices: { listen: %q, url: %q }
 metrics: { listen: "127.0.0.1:%d" }
-livekit: { node_ip: %s, signal_port: %d, udp_port: %d }
+livekit: { %s }
 admin: { socket: %q }
 %s`, filepath.Join(s.Dir, "hub"), s.PageOrigin, s.ports[0], s.ports[1], s.PeopleURL, at(2), devices, s.ports[3],
-			s.opt.Addr, s.ports[4], s.ports[5], s.adminSocket, s.opt.HubYAML),
+			media, s.adminSocket, s.opt.HubYAML),
 		"alcoved.yaml": fmt.Sprintf("state_dir: %q\nrun_dir: %q\nclaim: %q\ncapture: %s\nmetrics: \"127.0.0.1:%d\"\n",
 			filepath.Join(s.Dir, "state"), filepath.Join(s.Dir, "run"), filepath.Join(s.Dir, "claim.json"), command, s.ports[6]),
 	}
@@ -478,8 +494,11 @@ func (s *Stack) Stop() {
 	os.RemoveAll(s.Dir)
 }
 
-// freePorts finds n ports that are free for TCP and UDP at addr.
-func freePorts(addr string, n int) ([]int, error) {
+// PortCount is how many ports a clinic takes.
+const PortCount = 7
+
+// FreePorts finds n ports that are free for TCP and UDP at addr.
+func FreePorts(addr string, n int) ([]int, error) {
 	var out []int
 	var open []net.Listener
 	defer func() {
