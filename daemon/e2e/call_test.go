@@ -20,11 +20,7 @@ func TestCall(t *testing.T) {
 	p := call(t, s, b)
 
 	picture(t, p, 15*time.Second)
-	r, rms := hear(t, p, 2)
-	t.Logf("room to page: correlation %.3f, RMS %.0f of 32767", r, rms)
-	if r < 0.5 || rms < 100 {
-		t.Errorf("the room's voice does not arrive: correlation %.3f, RMS %.0f", r, rms)
-	}
+	heard(t, p)
 
 	st := must[stack.Status](t)(s.Await(t.Context(), 15*time.Second, "the browser's picture and sound", func(st stack.Status) bool {
 		if st.Session == nil || len(st.Session.People) != 1 {

@@ -37,7 +37,7 @@ type Options struct {
 	DevicesURL, PeopleURL string
 	// Ports are, for whoever has to know them before the start: page, people, devices, the hub's metrics, LiveKit's
 	// signalling, LiveKit's media, the room's metrics. Default: FreePorts.
-	Ports []int
+	Ports              []int
 	HubYAML            string // more lines of hub.yaml
 	RoomNS             string // network namespace that the room runs in
 	Addr               string // address that the hub listens on; default 127.0.0.1
