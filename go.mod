@@ -13,6 +13,7 @@ require (
 	github.com/coder/websocket v1.8.15
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/google/licensecheck v0.3.1
+	github.com/google/pprof v0.0.0-20250317173921-a4b03ec1a45e
 	github.com/livekit/livekit-server v1.13.5
 	github.com/livekit/server-sdk-go/v2 v2.18.1
 	github.com/pion/interceptor v0.1.47

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"strings"
+	"time"
+
+	"github.com/google/pprof/profile"
+)
+
+// encryption are the functions whose CPU time is the encryption's, with all that they call.
+var encryption = []string{"/daemon/e2ee.(*Sender).Encrypt", "/daemon/e2ee.(*Receiver).Decrypt"}
+
+type discard struct{}
+
+func (discard) Frame(string, string, []byte, uint32) {}
+
+// measureCPU profiles a call whose room runs in this process, which does nothing else meanwhile.
+func measureCPU(ctx context.Context, c config, r *report) error {
+	k, err := newClinic(ctx, c, discard{})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	if err := k.newSession(ctx, "therapist:"+viewer); err != nil {
+		return err
+	}
+	p, err := k.knock(ctx, k.viewers, viewer, "camera", "microphone")
+	if err != nil {
+		return err
+	}
+	for _, press := range [][]string{{"admit"}, {"start", "--when-admitted"}} {
+		if _, err := k.Press(ctx, press...); err != nil {
+			return err
+		}
+	}
+	if _, err := picture(p); err != nil {
+		return err
+	}
+	before, err := k.arrived(ctx)
+	if err != nil {
+		return err
+	}
+	time.Sleep(warm)
+	var shares, cores []float64
+	for range c.pairs {
+		share, busy, err := profiled(c.profile)
+		if err != nil {
+			return err
+		}
+		shares, cores = append(shares, 100*share), append(cores, 100*busy.Seconds()/c.profile.Seconds())
+	}
+	after, err := k.arrived(ctx)
+	if err != nil {
+		return err
+	}
+	if after <= before {
+		return fmt.Errorf("nothing arrived from the page during the profiles")
+	}
+	r.add(figure{
+		name: "encryption_share_of_daemon_cpu", unit: "%", value: median(shares), goal: 5, stretch: none,
+		spread: quantile(shares, 0.75) - quantile(shares, 0.25), n: len(shares),
+		comparison: fmt.Sprintf("the daemon takes %.1f %% of a core; shares %s", median(cores), histogram(shares, 1)),
+	})
+	return nil
+}
+
+// arrived is how many pictures the room has received from the page.
+func (k *clinic) arrived(ctx context.Context) (uint64, error) {
+	st, err := k.Status(ctx)
+	if err != nil || st.Session == nil || len(st.Session.People) != 1 {
+		return 0, fmt.Errorf("the call is not running (%w)", err)
+	}
+	return st.Session.People[0].Received.VideoFrames, nil
+}
+
+// profiled runs the CPU profiler and returns encryption's share of the samples, and the CPU time of them all.
+func profiled(length time.Duration) (share float64, busy time.Duration, err error) {
+	var raw bytes.Buffer
+	if err := pprof.StartCPUProfile(&raw); err != nil {
+		return 0, 0, err
+	}
+	time.Sleep(length)
+	pprof.StopCPUProfile()
+	prof, err := profile.Parse(&raw)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read profile: %w", err)
+	}
+	var all, within int64
+	for _, s := range prof.Sample {
+		n := s.Value[1] // nanoseconds (runtime/pprof: samples/count, cpu/nanoseconds)
+		all += n
+		if inEncryption(s) {
+			within += n
+		}
+	}
+	if all == 0 {
+		return 0, 0, fmt.Errorf("the profile is empty")
+	}
+	return float64(within) / float64(all), time.Duration(all), nil
+}
+
+func inEncryption(s *profile.Sample) bool {
+	for _, l := range s.Location {
+		for _, line := range l.Line {
+			for _, name := range encryption {
+				if line.Function != nil && strings.HasSuffix(line.Function.Name, name) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
