@@ -31,6 +31,7 @@ type box struct {
 	sessions *session.Metrics
 	media    *pipelineMetrics
 	sink     session.Sink
+	clock    session.Clock
 
 	mu   sync.Mutex
 	room *room // nil until a clinic is known; guarded by mu
@@ -81,7 +82,7 @@ func (b *box) run(ctx context.Context) error {
 func (b *box) newRoom(ctx context.Context, client *provisioning.Client, docs provisioning.Documents) *room {
 	p := newPipeline(&childLauncher{command: b.conf.Capture, log: b.log}, docs.Trust.Root().Demo, b.log, b.media)
 	return &room{ctx: ctx, log: b.log, store: b.store, keys: b.keys, ledger: b.ledger, pipeline: p,
-		metrics: b.sessions, sink: b.sink, relay: provisioning.NewRelay(client, b.log), over: make(map[string]bool)}
+		metrics: b.sessions, sink: b.sink, clock: b.clock, relay: provisioning.NewRelay(client, b.log), over: make(map[string]bool)}
 }
 
 // awaitClinic returns when this box belongs to a clinic: from its store, or by a claim that arrives.

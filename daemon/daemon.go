@@ -39,6 +39,8 @@ type Options struct {
 	Stderr  io.Writer // of the log
 	// Sink takes what arrives from the people in a session, decrypted. Nil: it is counted and dropped.
 	Sink session.Sink
+	// Clock is the time that sessions keep; nil is the machine's.
+	Clock session.Clock
 }
 
 // Run runs the room until ctx ends.
@@ -78,7 +80,7 @@ func Run(ctx context.Context, conf Config, opt Options) error {
 	registry.MustRegister(media.collectors()...)
 	registry.MustRegister(ledger.log.Metrics()...)
 
-	box := &box{conf: conf, log: log, keys: keys, store: store, ledger: ledger, sessions: sessions, media: media, sink: opt.Sink}
+	box := &box{conf: conf, log: log, keys: keys, store: store, ledger: ledger, sessions: sessions, media: media, sink: opt.Sink, clock: opt.Clock}
 	control, err := listenControl(conf.ControlSocket(), conf.ControlUser)
 	if err != nil {
 		return err

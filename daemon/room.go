@@ -33,6 +33,7 @@ type room struct {
 	pipeline *pipeline
 	metrics  *session.Metrics
 	sink     session.Sink
+	clock    session.Clock
 	relay    *provisioning.Relay
 
 	mu       sync.Mutex // guards all below
@@ -99,7 +100,7 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 		Prove: prove, Verify: agreement.Proofs{}.Verify, MinLevel: minLevels(docs.Config.Policy),
 		VideoMime: videoMime(video.Codecs), Width: video.Width, Height: video.Height,
 		VideoBPS: video.MaxBitrate, AudioBPS: docs.Config.Audio.Bitrate,
-		Relay: relay{r.relay}, Ledger: r.ledger, Sink: r.sink, Log: r.log, Metrics: r.metrics,
+		Relay: relay{r.relay}, Ledger: r.ledger, Sink: r.sink, Log: r.log, Metrics: r.metrics, Clock: r.clock,
 		Capture: r.pipeline.want, KeyFrame: r.pipeline.keyFrame, Rate: r.pipeline.setRate,
 	}
 	s, err := session.New(conf)
@@ -204,7 +205,9 @@ func (r *room) Control(c provisioning.Control) {
 		r.due(time.Now())
 		return
 	}
-	s := r.current()
+	r.mu.Lock()
+	s, sid := r.open, r.openSID
+	r.mu.Unlock()
 	if s == nil {
 		return
 	}
@@ -217,7 +220,9 @@ func (r *room) Control(c provisioning.Control) {
 	case "resync":
 		s.Resync()
 	case "cancelled":
-		s.Cancelled()
+		if c.SID == sid { // the desk cancels appointments of other days too
+			s.Cancelled()
+		}
 	case "error":
 		r.log.Warn("the hub refused", "error", c.Error, "message", c.Message)
 	case "knock", "gone", "back", "left":

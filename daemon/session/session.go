@@ -70,6 +70,7 @@ type Config struct {
 	Sink   Sink
 	Log    *slog.Logger
 	*Metrics
+	Clock Clock // nil: the machine's
 
 	// Capture says whether camera and microphone are to be open. It must not block.
 	Capture func(on bool)
@@ -141,10 +142,13 @@ type Outcome struct {
 
 // New makes a session with fresh keys. Run runs it.
 func New(conf Config) (*Session, error) {
+	if conf.Clock == nil {
+		conf.Clock = machineClock{}
+	}
 	s := &Session{
 		conf: conf, log: conf.Log, metrics: conf.Metrics, sink: conf.Sink,
 		inbox: make(chan func(), 64), tickets: make(chan Ticket, 1),
-		people: make(map[agreement.D]knock), began: time.Now(),
+		people: make(map[agreement.D]knock), began: conf.Clock.Now(),
 		sending: agreement.Sending{Reason: agreement.ReasonNoEpoch},
 	}
 	var err error
@@ -185,7 +189,7 @@ func (s *Session) Run(ctx context.Context) Outcome {
 	defer s.conf.Capture(false)
 	report := time.NewTicker(time.Second)
 	defer report.Stop()
-	timer := time.NewTimer(time.Hour)
+	timer := s.conf.Clock.NewTimer(time.Hour)
 	defer timer.Stop()
 	for s.outcome == nil {
 		timer.Reset(s.untilDeadline())
@@ -195,7 +199,7 @@ func (s *Session) Run(ctx context.Context) Outcome {
 			return Outcome{Reason: agreement.ReasonEnded.String()}
 		case fn := <-s.inbox:
 			fn()
-		case <-timer.C:
+		case <-timer.C():
 			s.do(s.agree.Tick(s.now()))
 		case <-report.C:
 			s.sendReports()
@@ -206,7 +210,9 @@ func (s *Session) Run(ctx context.Context) Outcome {
 	return *s.outcome
 }
 
-func (s *Session) now() agreement.Millis { return agreement.Millis(time.Since(s.began).Milliseconds()) }
+func (s *Session) now() agreement.Millis {
+	return agreement.Millis(s.conf.Clock.Now().Sub(s.began).Milliseconds())
+}
 
 func (s *Session) untilDeadline() time.Duration {
 	at, ok := s.agree.NextDeadline()
@@ -254,8 +260,8 @@ func (s *Session) settle() {
 	if !s.started || s.sending.Allowed {
 		s.aloneSince = time.Time{}
 	} else if s.aloneSince.IsZero() {
-		s.aloneSince = time.Now()
-	} else if time.Since(s.aloneSince) > aloneLimit {
+		s.aloneSince = s.conf.Clock.Now()
+	} else if s.conf.Clock.Now().Sub(s.aloneSince) > aloneLimit {
 		s.started = false
 		s.conf.Ledger.Record(audit.Pause, "alone")
 	}

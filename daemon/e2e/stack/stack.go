@@ -48,6 +48,12 @@ type Options struct {
 	LiveKit string
 	// Sink, when set, makes the room run inside this process, with what arrives handed to it.
 	Sink session.Sink
+	// Clock is what the sessions of a room inside this process go by; nil is the machine's.
+	Clock session.Clock
+	// Dir is an empty folder for everything, for whoever has to know the place before the start: the hub's state is
+	// in hub, its admin socket hub.sock, the room's state in state, its control socket run/control.sock. Default: a
+	// new one.
+	Dir string
 }
 
 // Stack is a running clinic with one room.
@@ -76,7 +82,10 @@ type Process struct {
 
 // Start makes the clinic and waits until the room is enrolled.
 func Start(ctx context.Context, opt Options) (*Stack, error) {
-	dir, err := os.MkdirTemp("", "alcove-e2e-")
+	dir, err := opt.Dir, error(nil)
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "alcove-e2e-")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +256,7 @@ func (s *Stack) startInside() error {
 	go func() {
 		defer close(done)
 		defer out.Close()
-		if err := daemon.Run(ctx, conf, daemon.Options{Version: "e2e", Stderr: out, Sink: s.opt.Sink}); err != nil {
+		if err := daemon.Run(ctx, conf, daemon.Options{Version: "e2e", Stderr: out, Sink: s.opt.Sink, Clock: s.opt.Clock}); err != nil {
 			fmt.Fprintln(out, "room ended:", err)
 		}
 	}()
