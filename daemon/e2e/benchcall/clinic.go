@@ -121,12 +121,12 @@ func (k *clinic) knock(ctx context.Context, b *browser.Browser, name string, dev
 	if err != nil {
 		return nil, err
 	}
-	quoted, err := json.Marshal(devices)
+	quoted, err := json.Marshal(append([]string{}, devices...))
 	if err != nil {
 		return nil, err
 	}
 	if err := p.Eval("bench.member(..."+string(quoted)+")", nil); err != nil {
-		return p, err
+		return p, fmt.Errorf("%w\n%s", err, p.Said())
 	}
 	_, err = k.Await(ctx, 10*time.Second, name+" waits", func(st stack.Status) bool {
 		return st.Session != nil && len(st.Session.Waiting) == 1 && st.Session.Waiting[0].Name == name

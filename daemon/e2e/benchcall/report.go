@@ -21,7 +21,16 @@ type figure struct {
 	histogram, comparison string // printed beside the line, for people
 }
 
-func (f figure) missed() bool { return f.value > f.goal+max(0, f.spread) }
+// missed says that the goal was missed. What could not be measured reaches no goal; what has none misses none.
+func (f figure) missed() bool {
+	switch {
+	case math.IsNaN(f.goal):
+		return false
+	case math.IsNaN(f.spread):
+		return !(f.value <= f.goal)
+	}
+	return !(f.value <= f.goal+f.spread)
+}
 
 // report prints figures as they come and remembers whether a goal was missed.
 type report struct {
@@ -33,16 +42,8 @@ func newReport(w io.Writer) *report { return &report{w: w} }
 
 func (r *report) add(f figure) {
 	verdict := "ok"
-	switch {
-	case math.IsNaN(f.value):
-		verdict, r.missed = "short", true // what could not be measured reaches no goal
-	case math.IsNaN(f.spread):
-		f.spread = 0
-		fallthrough
-	default:
-		if f.missed() {
-			verdict, r.missed = "short", true
-		}
+	if f.missed() {
+		verdict, r.missed = "short", true
 	}
 	fmt.Fprintf(r.w, "BENCH name=%s value=%s unit=%s goal=%s stretch=%s n=%d spread=%s on=script %s\n",
 		f.name, number(f.value), f.unit, number(f.goal), number(f.stretch), f.n, number(f.spread), verdict)
