@@ -35,9 +35,12 @@ func root(t testing.TB) string {
 	return dir
 }
 
+// bin is the folder of the built programs.
+func bin(t testing.TB) string { return filepath.Join(root(t), "build", "bin") }
+
 func start(t *testing.T, opt stack.Options) *stack.Stack {
 	t.Helper()
-	opt.Bin = filepath.Join(root(t), "build", "bin")
+	opt.Bin = bin(t)
 	s, err := stack.Start(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -158,11 +161,17 @@ func heard(t *testing.T, p *browser.Page) {
 // listen records what the page plays, 48 kHz, and when it began.
 func listen(t *testing.T, p *browser.Page, seconds float64) (pcm []float64, began time.Time) {
 	t.Helper()
+	return listenTo(t, p, "[...document.querySelectorAll('.tile audio')].find(a => a.srcObject)", seconds)
+}
+
+// listenTo records what one element plays.
+func listenTo(t *testing.T, p *browser.Page, element string, seconds float64) (pcm []float64, began time.Time) {
+	t.Helper()
 	var got struct {
 		Began float64 `json:"began"`
 		PCM   string  `json:"pcm"`
 	}
-	ok(t, p.Eval("probe.record("+jsNumber(seconds)+")", &got))
+	ok(t, p.Eval("probe.recordElement("+element+", "+jsNumber(seconds)+")", &got))
 	raw, err := base64.StdEncoding.DecodeString(got.PCM)
 	ok(t, err)
 	return samples(raw), time.UnixMilli(int64(got.Began))

@@ -54,6 +54,16 @@ window.probe = (() => {
       return pc;
     },
   });
+  // Every track of a camera or microphone that the page opened.
+  const opened = [];
+  const ask = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (ask) {
+    navigator.mediaDevices.getUserMedia = async (constraints) => {
+      const stream = await ask(constraints);
+      opened.push(...stream.getTracks());
+      return stream;
+    };
+  }
   const stats = async (type) => {
     const out = [];
     for (const pc of connections) {
@@ -114,6 +124,7 @@ window.probe = (() => {
     },
     recordElement: record,
     stats,
+    devices: () => opened.map(({ kind, readyState, enabled }) => ({ kind, readyState, enabled })),
     connections: () => connections.length,
   };
 })();
