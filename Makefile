@@ -1,7 +1,7 @@
 # What can be done here. The work itself is in .ci/ and in the folders; this file names it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run deps build web test e2e e2e-full bench-call bare lint licences fuzz clean
+.PHONY: help run deps build web test e2e e2e-full bench-call bare lint licences man fuzz clean
 MAKEFLAGS += --no-print-directory
 
 help: ## list what can be done
@@ -51,6 +51,11 @@ lint: ## gofmt, vet, staticcheck, shellcheck
 licences: ## write THIRD-PARTY from what is linked now
 	@go test ./daemon -run '^TestThirdParty$$' -count=1 -update-third-party
 	@echo "licences: THIRD-PARTY is written"
+
+man: ## write the programs' manual pages into build/man
+	@.ci/deps build
+	@.ci/build
+	@go -C .ci/tools run ./mangen -bin "$(CURDIR)/build/bin" -out "$(CURDIR)/build/man"
 
 fuzz: ## every fuzz target for 20 seconds (FUZZTIME)
 	@.ci/fuzz
