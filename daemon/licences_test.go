@@ -48,17 +48,18 @@ type library struct{ debian, licence string }
 
 // libraries are keyed by pkg-config's name, or by the linker's flag.
 var libraries = map[string]library{
-	"vpx":          {"libvpx", "BSD-3-Clause"},
-	"opus":         {"libopus", "BSD-3-Clause"},
-	"-lm":          {"glibc", "LGPL-2.1-or-later, linked dynamically"},
-	"-lpthread":    {"glibc", "LGPL-2.1-or-later, linked dynamically"},
-	"-ldl":         {"glibc", "LGPL-2.1-or-later, linked dynamically"},
-	"-lc":          {"glibc", "LGPL-2.1-or-later, linked dynamically"},
-	"libv4l2":      {"v4l-utils", "LGPL-2.1-or-later, linked dynamically"},
-	"alsa":         {"alsa-lib", "LGPL-2.1-or-later, linked dynamically"},
-	"libjpeg":      {"libjpeg-turbo", "BSD-3-Clause"},
-	"libturbojpeg": {"libjpeg-turbo", "BSD-3-Clause"},
+	"libdrm":    {"libdrm", "MIT"},
+	"libva":     {"libva", "MIT"},
+	"libva-drm": {"libva", "MIT"},
+	"openh264":  {"openh264", "BSD-2-Clause"},
+	"opus":      {"opus", "BSD-3-Clause"},
+	"vpx":       {"libvpx", "BSD-3-Clause"},
+	"-lm":       {"glibc", glibc},
+	"-ldl":      {"glibc", glibc},
+	"-lpthread": {"glibc", glibc},
 }
+
+const glibc = "LGPL-2.1-or-later, linked dynamically"
 
 // A part is somebody else's work in one of our programs.
 type part struct {
