@@ -115,7 +115,7 @@ type side struct {
 }
 
 // half is what one side shows in one pair.
-type half struct{ first, delay []float64 }
+type half struct{ first, agreed, delay []float64 }
 
 func (s side) measure(ctx context.Context, c config) (half, error) {
 	var h half
@@ -125,6 +125,7 @@ func (s side) measure(ctx context.Context, c config) (half, error) {
 			return h, err
 		}
 		h.first = append(h.first, t.First-t.Token)
+		h.agreed = append(h.agreed, t.Agreed-t.Token) // of the rival's nothing: it has no round
 		if i == c.joins-1 {
 			time.Sleep(warm)
 			if h.delay, err = delays(p, c.watch); err != nil {
@@ -152,6 +153,7 @@ func measurePicture(ctx context.Context, c config, r *report) error {
 	}
 	defer end()
 	var first, delay compared
+	var agreed []float64
 	for pair := range c.pairs {
 		var got [3]half
 		for i := range got {
@@ -165,9 +167,12 @@ func measurePicture(ctx context.Context, c config, r *report) error {
 			}
 		}
 		first.take(got[0].first, got[1].first, got[2].first)
+		agreed = append(agreed, got[0].agreed...)
 		delay.take(got[0].delay, got[1].delay, got[2].delay)
 	}
 	first.report(r, "first_picture_vs_livekit_client", 1.1, 0.9, 1.1, 100)
+	r.add(figure{name: "token_to_agreed_keys", unit: "ms", value: median(agreed), goal: none, stretch: none, spread: none, n: len(agreed)})
+	r.varied("token to agreed keys, ms: %s", histogram(agreed, 50))
 	delay.report(r, "capture_to_render_vs_livekit_client", 1.1, 0.8, none, 20)
 	return nil
 }
