@@ -1,6 +1,7 @@
 package session
 
 import (
+	"github.com/alcove-room/alcove/daemon/e2ee"
 	"github.com/pion/rtp"
 	"github.com/pion/rtp/codecs"
 )
@@ -8,9 +9,14 @@ import (
 // maxHeld bounds how many packets wait for a missing one; at 1,200 bytes each that is one key frame of 600 kB.
 const maxHeld = 512
 
+// maxLate is how many packets in a row may be from the past before the stream counts as a new one.
+const maxLate = 200
+
 // assembler puts the packets of one track into order and joins them into frames. A frame is handed on with
 // its last packet, not with the first of the next one, which would cost a frame period. It is pure: time
 // comes in as milliseconds, so that a hole is given up after a wait that tests can play through.
+//
+// The SFU may send what it likes: what is held, and the frame that grows, are bounded.
 //
 // After a hole the picture cannot be decoded until the next key frame; lost tells the caller to ask for one.
 type assembler struct {
@@ -22,6 +28,7 @@ type assembler struct {
 	started bool
 	hole    bool  // next is missing while later ones are held
 	holeAt  int64 // since when
+	late    int   // packets from the past, in a row
 
 	frame     []byte
 	timestamp uint32 // of the running frame
@@ -47,19 +54,25 @@ func (a *assembler) push(now int64, p *rtp.Packet, emit func(frame []byte, times
 		a.started, a.next = true, p.SequenceNumber
 	}
 	if ahead := p.SequenceNumber - a.next; ahead >= 1<<15 {
-		return false // late or twice
+		if a.late++; a.late <= maxLate {
+			return false // late or twice
+		}
+		clear(a.held)
+		a.next, a.hole, a.inFrame = p.SequenceNumber, false, false
+		lost = true
 	}
+	a.late = 0
 	a.held[p.SequenceNumber] = p
 	a.drain(emit)
 	if len(a.held) == 0 {
 		a.hole = false
-		return false
+		return lost
 	}
 	if !a.hole {
 		a.hole, a.holeAt = true, now
 	}
 	if now-a.holeAt < a.wait && len(a.held) <= maxHeld {
-		return false
+		return lost
 	}
 	a.skip()
 	a.drain(emit)
@@ -108,7 +121,12 @@ func (a *assembler) add(p *rtp.Packet, emit func([]byte, uint32)) {
 	if !a.inFrame {
 		return
 	}
-	a.frame = append(a.frame, body...)
+	if len(a.frame)+len(body) > e2ee.MaxFrameSize {
+		a.frame, a.poisoned = a.frame[:0], true
+	}
+	if !a.poisoned {
+		a.frame = append(a.frame, body...)
+	}
 	if !p.Marker {
 		return
 	}

@@ -1,8 +1,11 @@
 package session
 
 import (
+	"context"
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
 	"github.com/alcove-room/alcove/provisioning/document"
@@ -14,11 +17,11 @@ import (
 func (s *Session) Connected() {
 	s.post(func() {
 		s.relayUp = true
-		if s.lineRunning && !s.lineUp {
-			s.line.redial() // what kept the relay away has ended: do not wait for the next attempt
-		}
+		s.outbox.setUp(true)
+		s.outbox.put(letter{what: "open", send: func(ctx context.Context) error {
+			return s.conf.Relay.Open(ctx, s.conf.SID, s.agree.D().String())
+		}})
 		s.do(s.agree.Online(s.now(), true))
-		s.tell("open", s.conf.Relay.Open(s.ctx, s.conf.SID, s.agree.D().String()))
 	})
 }
 
@@ -26,6 +29,7 @@ func (s *Session) Connected() {
 func (s *Session) Disconnected() {
 	s.post(func() {
 		s.relayUp = false
+		s.outbox.setUp(false)
 		s.do(s.agree.Online(s.now(), false))
 	})
 }
@@ -33,7 +37,11 @@ func (s *Session) Disconnected() {
 // Opened says that the hub has opened the session; with it comes the first ticket for the SFU.
 func (s *Session) Opened(t Ticket) {
 	s.post(func() {
-		s.firstTicket = &t
+		s.tickets.put(t)
+		if s.lineRunning && !s.lineUp {
+			s.line.redial() // what kept the hub away has ended: do not wait for the next attempt
+		}
+		s.outbox.settleOwed()
 		s.resend()
 	})
 }
@@ -48,15 +56,12 @@ func (s *Session) resend() {
 }
 
 // Ticket is a fresh ticket for the SFU.
-func (s *Session) Ticket(t Ticket) {
-	select {
-	case s.tickets <- t:
-	default:
-	}
-}
+func (s *Session) Ticket(t Ticket) { s.tickets.put(t) }
 
-// Knock says that somebody waits with the document d. A new knock of the same person replaces the former.
+// Knock says that somebody waits with the document d. A new knock of the same person replaces the former. More
+// people than a session can have use for are not listed. A name is shown to people, so it is made printable.
 func (s *Session) Knock(d agreement.D, id, name string, role agreement.Role) {
+	id, name = printable(id), printable(name)
 	s.post(func() {
 		for other, k := range s.people {
 			if k.id == id && other != d {
@@ -64,10 +69,37 @@ func (s *Session) Knock(d agreement.D, id, name string, role agreement.Role) {
 				delete(s.people, other)
 			}
 		}
-		k := s.people[d]
-		k.id, k.name, k.role, k.gone = id, name, role, false
+		k, known := s.people[d]
+		if !known && len(s.people) >= maxPeople || d == s.agree.D() {
+			s.metrics.refused("knock")
+			return
+		}
+		k.gone = false
+		if !k.admitted { // after that the document says who it is
+			k.id, k.name, k.role = id, name, role
+		}
 		s.people[d] = k
 	})
+}
+
+// maxShown is how much of the hub's words about a person is shown, as much as a document can say.
+const maxShown = 64
+
+// printable makes a string of the hub's fit for a screen or a terminal: control and direction characters become
+// spaces, the rest is cut.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, " "))
+	for i := range s {
+		if i >= maxShown {
+			return s[:i]
+		}
+	}
+	return s
 }
 
 // Gone, Back and Left are the hub's hints about somebody's connection.
@@ -102,9 +134,20 @@ func (s *Session) Message(raw []byte) {
 
 // Cancelled says that the desk has cancelled the session.
 func (s *Session) Cancelled() {
+	s.post(func() { s.end("cancelled") })
+}
+
+// Revoked says that this room's box is not the clinic's any more: nothing goes on.
+func (s *Session) Revoked() {
+	s.post(func() { s.end("revoked") })
+}
+
+// Yield ends a session that nobody has come to: another one is due.
+func (s *Session) Yield() {
 	s.post(func() {
-		s.do(s.agree.End(s.now()))
-		s.finish(Outcome{Reason: "cancelled"})
+		if s.state() == stateOpen {
+			s.end("nobody_came")
+		}
 	})
 }
 
@@ -146,10 +189,25 @@ func (s *Session) onData(identity string, sealed []byte) {
 	}
 }
 
-// sendReports tells each member what has arrived from it.
+// report tells each member once a second what has arrived from it. It has a goroutine of its own: the SDK may
+// wait for a transport.
+func (s *Session) report(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.sendReports()
+		}
+	}
+}
+
 func (s *Session) sendReports() {
-	for _, m := range *s.members.Load() {
+	for identity, m := range *s.members.Load() {
 		r := &m.received
+		r.fade()
 		raw, err := json.Marshal(dataMessage{
 			T:     "report",
 			Video: &videoReport{r.VideoFrames.Load(), r.Width.Load(), r.Height.Load()},
@@ -164,7 +222,7 @@ func (s *Session) sendReports() {
 		if err != nil {
 			return // nothing may be sent now
 		}
-		if err := s.line.sendData(sealed); err != nil {
+		if err := s.line.sendData(identity, sealed); err != nil {
 			s.log.Debug("report not sent", "err", err)
 		}
 	}

@@ -48,11 +48,11 @@ func newKeys(conf Config, d agreement.D) *keys {
 }
 
 // allow opens or closes the way out. While it is closed the senders hold no key, so nothing can be sealed.
-func (k *keys) allow(on bool) {
+func (k *keys) allow(on bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.allowed = on
-	k.applyLocked()
+	return k.applyLocked()
 }
 
 func (k *keys) applyLocked() error {
@@ -62,8 +62,9 @@ func (k *keys) applyLocked() error {
 			continue
 		}
 		if err := s.SetKey(k.gen, k.current); err != nil {
-			s.ClearKey()
-			return err
+			k.video.ClearKey()
+			k.audio.ClearKey()
+			return fmt.Errorf("set send key: %w", err)
 		}
 	}
 	return nil
@@ -89,8 +90,13 @@ func (k *keys) send(e agreement.SendKey) error {
 func (k *keys) drop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.dropLocked()
+}
+
+func (k *keys) dropLocked() {
 	k.current, k.sealer = nil, nil
-	k.applyLocked()
+	k.video.ClearKey()
+	k.audio.ClearKey()
 }
 
 // ring is the receive keys of one member; it is made with the member's first mention.
@@ -152,7 +158,10 @@ func (k *keys) keepOnly(members map[string]*member) {
 
 // forget destroys everything.
 func (k *keys) forget() {
-	k.drop()
+	k.mu.Lock()
+	k.allowed = false
+	k.dropLocked()
+	k.mu.Unlock()
 	k.keepOnly(nil)
 }
 

@@ -56,9 +56,23 @@ type line struct {
 	onState func(up bool)
 	metrics *Metrics
 
-	mu   sync.Mutex
-	room *lksdk.Room // the current one; nil while down; guarded by mu
-	kick chan struct{}
+	mu      sync.Mutex
+	room    *lksdk.Room // the current one; nil while down; guarded by mu
+	kick    chan struct{}
+	changed chan struct{} // membership has changed
+}
+
+func newLine(l *line) *line {
+	l.kick, l.changed = make(chan struct{}, 1), make(chan struct{}, 1)
+	return l
+}
+
+// look makes the line review its tracks: membership has changed. It does not wait, as the SDK's writes may.
+func (l *line) look() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
 }
 
 // redial drops the present connection, if any, and joins again.
@@ -100,7 +114,7 @@ func (l *line) once(ctx context.Context) (up bool, err error) {
 		return false, fmt.Errorf("get a token: %w", err)
 	}
 	if t.Identity != l.identity {
-		return false, fmt.Errorf("the hub issued a token for identity %q, not for this room", t.Identity)
+		return false, errors.New("the hub issued a token for another identity than this room's")
 	}
 	gone := make(chan error, 1)
 	room := lksdk.NewRoom(l.callbacks(gone))
@@ -128,12 +142,20 @@ func (l *line) once(ctx context.Context) (up bool, err error) {
 	l.onState(true)
 	l.review()
 	select {
-	case <-ctx.Done():
-		return true, ctx.Err()
-	case <-l.kick:
-		return true, errors.New("asked to join again")
-	case err := <-gone:
-		return true, err
+	case <-l.kick: // it was meant for the joining that has just worked
+	default:
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case <-l.kick:
+			return true, errors.New("asked to join again")
+		case err := <-gone:
+			return true, err
+		case <-l.changed:
+			l.review()
+		}
 	}
 }
 
@@ -284,14 +306,15 @@ func (l *line) subscribed(track *webrtc.TrackRemote, pub *lksdk.RemoteTrackPubli
 	}
 }
 
-// sendData sends one sealed data message to the members.
-func (l *line) sendData(sealed []byte) error {
+// sendData sends one sealed data message to one member.
+func (l *line) sendData(identity string, sealed []byte) error {
 	room := l.current()
 	if room == nil {
 		return errLineDown
 	}
 	return room.LocalParticipant.PublishDataPacket(lksdk.UserData(sealed),
-		lksdk.WithDataPublishTopic(dataTopic), lksdk.WithDataPublishReliable(true))
+		lksdk.WithDataPublishTopic(dataTopic), lksdk.WithDataPublishReliable(true),
+		lksdk.WithDataPublishDestination([]string{identity}))
 }
 
 var errLineDown = errors.New("no connection to the SFU")

@@ -45,7 +45,7 @@ func NewMetrics() *Metrics {
 		m.rejectedFrames.WithLabelValues(r)
 		m.refusedTracks.WithLabelValues(r)
 	}
-	for _, r := range []string{"not_a_member", "source", "data"} {
+	for _, r := range []string{"not_a_member", "source", "data", "knock"} {
 		m.refusedTracks.WithLabelValues(r)
 	}
 	m.lost.WithLabelValues("lost")
@@ -70,6 +70,8 @@ func (m *Metrics) epoch(number uint32, others int) {
 	m.epochNumber.Set(float64(number))
 	m.memberCount.Set(float64(others))
 }
+
+func (m *Metrics) left() { m.memberCount.Set(0) }
 
 func (m *Metrics) lineLost(stood bool) {
 	if stood {

@@ -8,6 +8,9 @@
 //
 // Nothing of a session is written to disk. When it ends, its keys, names and codes are forgotten with it.
 //
+// Camera and microphone are open in the state talking alone, and only a press in the room leads there: when all
+// others have left, whoever is admitted next finds them closed again.
+//
 //	            admit (touch)          round done           start (touch)
 //	open ───────────────────▶ agreeing ─────────▶ admitted ──────────────▶ talking
 //	  ▲  all others left                              ▲   pause, 2 min alone  │
@@ -16,10 +19,12 @@
 package session
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +36,11 @@ import (
 // aloneLimit is how long camera and microphone stay open while nobody can receive them.
 const aloneLimit = 2 * time.Minute
 
-// Relay carries control and agreement messages to the hub. Calls may block for as long as a write takes.
+// maxPeople bounds how many people the hub can make wait; a session has at most four remote ones.
+const maxPeople = 32
+
+// Relay carries control and agreement messages to the hub. Calls come from one goroutine, in order, and may block
+// for as long as a write takes; they end with their context.
 type Relay interface {
 	Open(ctx context.Context, sid [16]byte, d string) error
 	Admit(ctx context.Context, d string) error
@@ -85,8 +94,9 @@ type NotNow struct{ Why string }
 
 func (e *NotNow) Error() string { return e.Why }
 
-// Session is one session of this room. Its methods may be called from any goroutine; the state below the
-// line is owned by Run's goroutine, which everything else reaches through inbox.
+// Session is one session of this room. Its methods may be called from any goroutine but those that Config's
+// functions are called on; the state below the line is owned by Run's goroutine, which everything else reaches
+// through inbox.
 type Session struct {
 	conf     Config
 	log      *slog.Logger
@@ -97,14 +107,18 @@ type Session struct {
 	video    *OutTrack
 	audio    *OutTrack
 	inbox    chan func()
-	tickets  chan Ticket
+	over     chan struct{} // closed when Run returns
+	outbox   *outbox
+	tickets  *tickets
 	began    time.Time
 	snapshot atomic.Pointer[Status]
 	members  atomic.Pointer[map[string]*member] // by LiveKit identity; replaced whole, read by the line
 
+	ctx    context.Context // set by Run before anything else runs
+	claims sync.Mutex      // guards the tracks of members
+
 	// Owned by Run.
 	agree       *agreement.Endpoint
-	ctx         context.Context
 	people      map[agreement.D]knock
 	epoch       *agreement.Epoch
 	started     bool
@@ -115,8 +129,11 @@ type Session struct {
 	lineRunning bool
 	lineUp      bool
 	relayUp     bool
-	firstTicket *Ticket
 	capturing   bool
+	touched     bool        // somebody was admitted: the end of the session is worth an entry
+	later       []func()    // steps that must not run between the effects of another
+	removing    agreement.D // whom a press is taking out
+	why         string      // of the end that is under way, where the agreement has no word for it
 }
 
 // knock is what the hub says of a person who waits or waited.
@@ -132,6 +149,13 @@ type member struct {
 	agreement.Member
 	ring     *e2ee.Ring
 	received Received
+	tracks   map[e2ee.Kind]*inTrack // the newest of each kind; guarded by Session.claims
+}
+
+func newMember(m agreement.Member, ring *e2ee.Ring) *member {
+	n := &member{Member: m, ring: ring, tracks: make(map[e2ee.Kind]*inTrack)}
+	n.received.setLevel(silent)
+	return n
 }
 
 // Outcome is how a session ended.
@@ -147,7 +171,7 @@ func New(conf Config) (*Session, error) {
 	}
 	s := &Session{
 		conf: conf, log: conf.Log, metrics: conf.Metrics, sink: conf.Sink,
-		inbox: make(chan func(), 64), tickets: make(chan Ticket, 1),
+		inbox: make(chan func(), inboxSize), over: make(chan struct{}), tickets: newTickets(),
 		people: make(map[agreement.D]knock), began: conf.Clock.Now(),
 		sending: agreement.Sending{Reason: agreement.ReasonNoEpoch},
 	}
@@ -165,49 +189,69 @@ func New(conf Config) (*Session, error) {
 	if s.audio, err = newOutTrack(mimeOpus, 0, 0, func() {}, conf.Metrics); err != nil {
 		return nil, err
 	}
+	s.outbox = newOutbox(conf.Log, s.Resync)
 	s.keys = newKeys(conf, s.agree.D())
 	s.members.Store(&map[string]*member{})
-	s.line = &line{
+	s.line = newLine(&line{
 		log: conf.Log, identity: s.agree.EID(), ticket: s.ticket, video: s.video, audio: s.audio,
-		firstBPS: conf.VideoBPS + conf.AudioBPS, metrics: conf.Metrics, kick: make(chan struct{}, 1),
+		firstBPS: conf.VideoBPS + conf.AudioBPS, metrics: conf.Metrics,
 		accept:  func(identity string) bool { return s.member(identity) != nil },
 		onTrack: s.onTrack,
 		onData:  s.onData,
 		onRate:  s.onRate,
 		onState: func(up bool) { s.post(func() { s.lineUp = up }) },
-	}
+	})
 	s.publish()
 	return s, nil
 }
 
-// Run runs the session until it ends or ctx does, and says how it ended.
+// Run runs the session until it ends or ctx does, and says how it ended. Before it returns, what there is to say to
+// the hub and to the others has been written, or cannot be: the relay should outlive ctx for a second.
 func (s *Session) Run(ctx context.Context) Outcome {
-	ctx, cancel := context.WithCancel(ctx)
+	lineCtx, cancel := context.WithCancel(ctx)
+	s.ctx = lineCtx
+	closing := s.carryOut(context.WithoutCancel(ctx))
+	defer closing()
+	defer close(s.over)
 	defer cancel()
-	s.ctx = ctx
+	defer s.metrics.left()
 	defer s.keys.forget()
 	defer s.conf.Capture(false)
-	report := time.NewTicker(time.Second)
-	defer report.Stop()
+	go s.report(lineCtx)
+	check := time.NewTicker(time.Second) // of how long nobody has been there
+	defer check.Stop()
 	timer := s.conf.Clock.NewTimer(time.Hour)
 	defer timer.Stop()
 	for s.outcome == nil {
 		timer.Reset(s.untilDeadline())
 		select {
 		case <-ctx.Done():
-			s.do(s.agree.End(s.now()))
-			return Outcome{Reason: agreement.ReasonEnded.String()}
+			s.end(agreement.ReasonEnded.String())
 		case fn := <-s.inbox:
 			fn()
 		case <-timer.C():
 			s.do(s.agree.Tick(s.now()))
-		case <-report.C:
-			s.sendReports()
+		case <-check.C:
 		}
 		s.settle()
 		s.publish()
 	}
 	return *s.outcome
+}
+
+// carryOut starts the outbox and returns what ends it: the last words first.
+func (s *Session) carryOut(ctx context.Context) (closing func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.outbox.run(ctx)
+	}()
+	return func() {
+		s.outbox.flush(farewell)
+		cancel()
+		<-done
+	}
 }
 
 func (s *Session) now() agreement.Millis {
@@ -222,35 +266,14 @@ func (s *Session) untilDeadline() time.Duration {
 	return max(0, time.Duration(at-s.now())*time.Millisecond)
 }
 
-// post runs fn on the owner goroutine, or drops it when the session is over.
-func (s *Session) post(fn func()) {
-	select {
-	case s.inbox <- fn:
-	default:
-		go func() { // the owner is busy; callers must never wait for it
-			select {
-			case s.inbox <- fn:
-			case <-time.After(5 * time.Second):
-			}
-		}()
-	}
-}
-
-// ask runs fn on the owner goroutine and returns its error.
-func (s *Session) ask(fn func() error) error {
-	done := make(chan error, 1)
-	s.post(func() { done <- fn() })
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(10 * time.Second):
-		return &NotNow{"The session has just ended."}
-	}
-}
-
 // settle brings the devices in line with the state, after every step.
 func (s *Session) settle() {
-	others := s.epoch != nil && len(s.epoch.Members) > 1
+	for len(s.later) > 0 && s.outcome == nil {
+		next := s.later[0]
+		s.later = s.later[1:]
+		next()
+	}
+	others := s.others()
 	if s.whenIn && others {
 		s.whenIn = false
 		if err := s.begin(); err != nil {
@@ -271,15 +294,25 @@ func (s *Session) settle() {
 	}
 }
 
-// do carries out the effects of the key agreement, in order.
+// others says whether somebody else is in.
+func (s *Session) others() bool { return s.epoch != nil && len(*s.members.Load()) > 0 }
+
+// do carries out the effects of the key agreement, in order. Once the session is over nothing but its last words
+// counts: no effect behind a failure may bring a key back.
 func (s *Session) do(effects []agreement.Effect) {
 	for _, e := range effects {
+		if _, word := e.(agreement.Send); s.outcome != nil && !word {
+			continue
+		}
 		switch e := e.(type) {
 		case agreement.Send:
 			s.send(e.Message)
 		case agreement.Sending:
 			s.sending = e
-			s.keys.allow(e.Allowed)
+			s.fatal("allow sending", s.keys.allow(e.Allowed))
+			if !e.Allowed && e.Reason == agreement.ReasonNoEpoch {
+				s.alone()
+			}
 		case agreement.SendKey:
 			s.fatal("send key", s.keys.send(e))
 			s.conf.KeyFrame()
@@ -299,7 +332,7 @@ func (s *Session) do(effects []agreement.Effect) {
 			s.metrics.roundFailed()
 			s.conf.Ledger.Record(audit.RoundFailed, fmt.Sprint(e.Count))
 		case agreement.Ended:
-			s.finish(Outcome{Reason: e.Reason.String()})
+			s.finish(Outcome{Reason: cmp.Or(s.why, e.Reason.String())})
 		case agreement.Failed:
 			s.finish(Outcome{Failed: true, Reason: e.Reason.String()})
 		case agreement.Compared, agreement.AskGuest:
@@ -314,8 +347,15 @@ func (s *Session) fatal(what string, err error) {
 		return
 	}
 	s.log.Error(what, "err", err)
-	s.do(s.agree.End(s.now()))
 	s.finish(Outcome{Failed: true, Reason: agreement.ReasonKeys.String()})
+	s.do(s.agree.End(s.now()))
+}
+
+// end ends the session for everybody: the others hear of it before the hub closes it.
+func (s *Session) end(why string) {
+	s.why = why
+	s.do(s.agree.End(s.now()))
+	s.finish(Outcome{Reason: why})
 }
 
 func (s *Session) finish(o Outcome) {
@@ -326,19 +366,22 @@ func (s *Session) finish(o Outcome) {
 	s.keys.forget()
 	s.conf.Capture(false)
 	s.capturing = false
-	s.conf.Ledger.Record(audit.SessionEnd, o.Reason)
+	if s.touched { // what nobody was ever admitted to is the hub's noise
+		s.conf.Ledger.Record(audit.SessionEnd, o.Reason)
+	}
 	if !o.Failed { // a failed one may be opened again, with new keys
-		s.tell("close", s.conf.Relay.Close(s.ctx, o.Reason))
+		s.tell("close", func(ctx context.Context) error { return s.conf.Relay.Close(ctx, o.Reason) })
 	}
 }
 
 // send hands one message of the agreement to the relay. One that is lost is sent again after the reconnection.
-func (s *Session) send(raw []byte) { s.tell("send", s.conf.Relay.Message(s.ctx, raw)) }
+func (s *Session) send(raw []byte) {
+	s.outbox.put(letter{what: "message", size: len(raw), send: func(ctx context.Context) error { return s.conf.Relay.Message(ctx, raw) }})
+}
 
-func (s *Session) tell(what string, err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		s.log.Info("hub not told", "what", what, "err", err)
-	}
+// tell hands one decision to the relay; the hub hears of it now or when it is back.
+func (s *Session) tell(what string, send func(context.Context) error) {
+	s.outbox.put(letter{what: what, keep: true, send: send})
 }
 
 // enter takes over a new transcript.
@@ -355,68 +398,91 @@ func (s *Session) enter(e agreement.Epoch) {
 			next[m.EID] = known
 			continue
 		}
-		next[m.EID] = &member{Member: m, ring: s.keys.ring(m.EID)}
+		next[m.EID] = newMember(m, s.keys.ring(m.EID))
+		s.admitted(m)
 	}
 	s.members.Store(&next)
 	s.keys.keepOnly(next)
 	s.metrics.epoch(e.Number, len(next))
-	s.line.review()
+	s.line.look()
 	s.conf.Rate(s.conf.VideoBPS)
 }
 
+// admitted takes note of a member. One whom a therapist's signature brought in was not pressed for here: the hub
+// does not know, and the log has to take it or the member goes again.
+func (s *Session) admitted(m agreement.Member) {
+	k := s.people[m.D]
+	if k.admitted {
+		return
+	}
+	if err := s.conf.Ledger.Permit(audit.Admit, m.D.String()); err != nil {
+		s.log.Error("admission of a therapist's guest not logged, so it is taken back", "err", err)
+		s.later = append(s.later, func() {
+			effects, err := s.agree.Remove(s.now(), m.D)
+			s.fatal("remove", err)
+			s.do(effects)
+		})
+		return
+	}
+	s.touched = true
+	k.admitted, k.role, k.name = true, m.Role, m.Name
+	s.people[m.D] = k
+	s.tell("admit", func(ctx context.Context) error { return s.conf.Relay.Admit(ctx, m.D.String()) })
+	s.startLine()
+}
+
+// alone is the state after everybody else has left: open again, and nothing is captured until the next press.
+func (s *Session) alone() {
+	if s.epoch == nil {
+		return
+	}
+	s.epoch = nil
+	s.members.Store(&map[string]*member{})
+	s.keys.keepOnly(nil)
+	s.metrics.left()
+	s.line.look()
+	if s.started {
+		s.started = false
+		s.conf.Ledger.Record(audit.Pause, "alone")
+	}
+}
+
+// dropped lets go of somebody at once: of the tracks too, and not with the next transcript.
 func (s *Session) dropped(e agreement.Dropped) {
-	s.conf.Ledger.Record(audit.Remove, e.Reason.String())
 	delete(s.people, e.D)
-	s.tell("remove", s.conf.Relay.Remove(s.ctx, e.D.String(), e.Reason.String()))
+	next := maps.Clone(*s.members.Load())
+	delete(next, e.D.EID())
+	s.members.Store(&next)
+	s.keys.keepOnly(next)
+	s.line.look()
+	if e.D == s.removing {
+		return // the press has said so
+	}
+	action := audit.Remove
+	if e.Reason == agreement.ReasonLeft || e.Reason == agreement.ReasonGone {
+		action = audit.SessionLeave
+	}
+	s.conf.Ledger.Record(action, e.D.String())
+	s.tell("remove", func(ctx context.Context) error { return s.conf.Relay.Remove(ctx, e.D.String(), e.Reason.String()) })
 }
 
 func (s *Session) member(identity string) *member { return (*s.members.Load())[identity] }
 
-// onTrack runs on the SDK's goroutine.
-func (s *Session) onTrack(in *inTrack) {
-	m := s.member(in.identity)
-	if m == nil {
-		s.metrics.refused("not_a_member")
-		return
-	}
-	codec, err := e2ee.ParseCodec(in.mime)
-	if err == nil {
-		var dec *e2ee.Receiver
-		if dec, err = m.ring.NewReceiver(e2ee.Track{Codec: codec, Encrypted: true}); err == nil {
-			go s.receive(s.ctx, in, dec, &m.received)
-			return
-		}
-	}
-	s.metrics.refused(e2ee.Reason(err))
-}
-
-// ticket gets what it takes to join the SFU: the one that came with the opening, or a fresh one.
+// ticket gets what it takes to join the SFU: the newest that came, or a fresh one.
 func (s *Session) ticket(ctx context.Context) (Ticket, error) {
-	select {
-	case <-s.tickets: // one from an earlier asking has gone stale
-	default:
-	}
-	first := make(chan *Ticket, 1)
-	s.post(func() {
-		first <- s.firstTicket
-		s.firstTicket = nil
-	})
-	select {
-	case t := <-first:
-		if t != nil {
-			return *t, nil
-		}
-	case <-ctx.Done():
-		return Ticket{}, ctx.Err()
-	}
-	if err := s.conf.Relay.Token(ctx); err != nil {
-		return Ticket{}, err
-	}
-	select {
-	case t := <-s.tickets:
+	if t, ok := s.tickets.take(); ok {
 		return t, nil
-	case <-ctx.Done():
-		return Ticket{}, fmt.Errorf("no token from the hub: %w", ctx.Err())
+	}
+	s.outbox.put(letter{what: "token", send: s.conf.Relay.Token})
+	for {
+		select {
+		case <-s.tickets.came:
+		case <-ctx.Done():
+			return Ticket{}, fmt.Errorf("no token from the hub: %w", ctx.Err())
+		}
+		if t, ok := s.tickets.take(); ok {
+			return t, nil
+		}
 	}
 }
 
@@ -437,7 +503,7 @@ func (s *Session) Rekey() {
 	s.post(func() {
 		effects, err := s.agree.Rekey(s.now())
 		if err != nil {
-			s.log.Warn("rekey", "err", err)
+			s.log.Debug("rekey", "err", err) // nobody to have a key with
 		}
 		s.do(effects)
 	})

@@ -8,6 +8,16 @@ import (
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
 )
 
+// The states of a session, as in the package's drawing.
+const (
+	stateOpen     = "open"
+	stateAgreeing = "agreeing"
+	stateAdmitted = "admitted"
+	stateTalking  = "talking"
+	stateEnded    = "ended"
+	stateFailed   = "failed"
+)
+
 // Status is a snapshot of a session for the people in the room.
 type Status struct {
 	State      string   `json:"state"` // open, agreeing, admitted, talking, ended, failed
@@ -65,6 +75,15 @@ func (r *Received) report() *Report {
 	}
 }
 
+// fade lets the level fall to silence when no sound has come since the call before; called by one goroutine.
+func (r *Received) fade() {
+	if n := r.AudioPackets.Load(); n != r.lastAudio {
+		r.lastAudio = n
+		return
+	}
+	r.setLevel(silent)
+}
+
 // bitsSinceLast is the rate at which bits came since the call before; called by one goroutine.
 func (r *Received) bitsSinceLast(now time.Time) int {
 	total := r.Bytes.Load()
@@ -99,7 +118,7 @@ func (s *Session) publish() {
 			st.Pictures = append(st.Pictures, agreement.Pictures[i])
 		}
 		for _, m := range s.epoch.Members {
-			if !m.Self {
+			if !m.Self && s.member(m.EID) != nil {
 				st.People = append(st.People, Person{ID: m.EID, Role: m.Role.String(), Name: m.Name,
 					Confirmed: confirmed(m.Level), Compared: m.Compared, Away: s.people[m.D].gone})
 			}
@@ -111,20 +130,20 @@ func (s *Session) publish() {
 func (s *Session) state() string {
 	switch {
 	case s.outcome != nil && s.outcome.Failed:
-		return "failed"
+		return stateFailed
 	case s.outcome != nil:
-		return "ended"
+		return stateEnded
 	case s.started:
-		return "talking"
-	case s.epoch != nil && len(s.epoch.Members) > 1:
-		return "admitted"
+		return stateTalking
+	case s.others():
+		return stateAdmitted
 	}
 	for _, k := range s.people {
 		if k.admitted {
-			return "agreeing"
+			return stateAgreeing
 		}
 	}
-	return "open"
+	return stateOpen
 }
 
 func confirmed(level uint8) string {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -24,9 +25,9 @@ func (s *Session) Admit(person string) error {
 		if err != nil {
 			return &NotNow{fmt.Sprintf("%s cannot come in now: %v", k.name, err)}
 		}
-		k.admitted = true
+		k.admitted, s.touched = true, true
 		s.people[d] = k
-		s.tell("admit", s.conf.Relay.Admit(s.ctx, d.String()))
+		s.tell("admit", func(ctx context.Context) error { return s.conf.Relay.Admit(ctx, d.String()) })
 		s.startLine()
 		s.do(effects)
 		return nil
@@ -50,7 +51,9 @@ func (s *Session) Refuse(person, reason string) error {
 		}
 		delete(s.people, d)
 		s.conf.Ledger.Record(audit.Refuse, d.String())
-		s.tell("refuse", s.conf.Relay.Refuse(s.ctx, d.String(), reason))
+		s.tell("refuse", func(ctx context.Context) error {
+			return s.conf.Relay.Refuse(ctx, d.String(), hubReason(reason, "refused"))
+		})
 		return nil
 	})
 }
@@ -58,7 +61,7 @@ func (s *Session) Refuse(person, reason string) error {
 // Remove takes a person out.
 func (s *Session) Remove(person, reason string) error {
 	return s.ask(func() error {
-		d, _, err := s.find(person, func(k knock) bool { return k.admitted })
+		d, _, err := s.find(person, s.inside())
 		if err != nil {
 			return err
 		}
@@ -67,18 +70,30 @@ func (s *Session) Remove(person, reason string) error {
 		if err != nil {
 			return &NotNow{err.Error()}
 		}
-		s.do(effects)
 		delete(s.people, d)
-		s.tell("remove", s.conf.Relay.Remove(s.ctx, d.String(), reason))
+		s.tell("remove", func(ctx context.Context) error {
+			return s.conf.Relay.Remove(ctx, d.String(), hubReason(reason, "removed"))
+		})
+		s.removing = d
+		s.do(effects)
+		s.removing = agreement.D{}
 		return nil
 	})
+}
+
+// hubReason is a reason in the form that the hub takes (PROTOCOL.md): at most 64 printable ASCII characters.
+func hubReason(reason, other string) string {
+	if reason == "" || len(reason) > 64 || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return other
+	}
+	return reason
 }
 
 // Start opens camera and microphone for the people who are in. With whenAdmitted it is a press given in
 // advance: it counts once, for the next person who comes in.
 func (s *Session) Start(whenAdmitted bool) error {
 	return s.ask(func() error {
-		if s.epoch != nil && len(s.epoch.Members) > 1 {
+		if s.others() {
 			return s.begin()
 		}
 		if !whenAdmitted {
@@ -112,27 +127,52 @@ func (s *Session) Pause() error {
 // End ends the session for everybody.
 func (s *Session) End(reason string) error {
 	return s.ask(func() error {
-		s.do(s.agree.End(s.now()))
-		s.finish(Outcome{Reason: agreement.ReasonEnded.String()})
+		s.end(hubReason(reason, agreement.ReasonEnded.String()))
 		return nil
 	})
 }
 
 // waiting finds one person in the lobby.
 func (s *Session) waiting(person string) (agreement.D, knock, error) {
-	return s.find(person, func(k knock) bool { return !k.admitted })
+	lobby := make(map[agreement.D]knock)
+	for d, k := range s.people {
+		if !k.admitted {
+			lobby[d] = k
+		}
+	}
+	return s.find(person, lobby)
 }
 
-func (s *Session) find(person string, want func(knock) bool) (agreement.D, knock, error) {
-	var found []agreement.D
+// inside is everybody who was admitted. Members go by their documents: the hub must not be able to move a name
+// from one to the other.
+func (s *Session) inside() map[agreement.D]knock {
+	in := make(map[agreement.D]knock)
 	for d, k := range s.people {
-		if want(k) && (person == "" || k.name == person || k.id == person || len(person) >= 8 && strings.HasPrefix(d.String(), person)) {
+		if k.admitted {
+			in[d] = k
+		}
+	}
+	if s.epoch != nil {
+		for _, m := range s.epoch.Members {
+			if k, ok := in[m.D]; ok && !m.Self {
+				k.name = m.Name
+				in[m.D] = k
+			}
+		}
+	}
+	return in
+}
+
+func (s *Session) find(person string, among map[agreement.D]knock) (agreement.D, knock, error) {
+	var found []agreement.D
+	for d, k := range among {
+		if person == "" || k.name == person || k.id == person || d.EID() == person {
 			found = append(found, d)
 		}
 	}
 	switch {
 	case len(found) == 1:
-		return found[0], s.people[found[0]], nil
+		return found[0], among[found[0]], nil
 	case len(found) > 1:
 		return agreement.D{}, knock{}, &NotNow{"More than one person fits. Name one by the id that `alcoved room status` shows."}
 	case person == "":
