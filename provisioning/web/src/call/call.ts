@@ -58,9 +58,21 @@ const keyFrameAfter = 300;
 const keyFrameEvery = 400;
 const reportEvery = 1000;
 
+/** A picture that has stood still this long is not shown any more. */
+const frozenAfter = 2000;
+/** A picture moves if its last frame is not older than this. */
+const flowing = 700;
+/** How long after a cut a connection of before it is watched for standing still. */
+const settlingTime = 4000;
+/** How often pictures and line are looked at. */
+const lookEvery = 250;
+
 interface Subscribed {
   readonly track: RemoteTrack;
-  ask?: ReturnType<typeof setTimeout>;
+  /** When the last frame was shown; undefined before the first. */
+  frameAt?: number;
+  /** When a key frame was last asked for, or the track was subscribed to. */
+  askedAt: number;
 }
 
 export class Call {
@@ -80,9 +92,11 @@ export class Call {
   #counters = new Map<string, Counters>();
   #counted = performance.now();
   #lastArrival = 0;
+  #upAt = -Infinity;
+  #connectedAt = -Infinity;
   #lastKeyFrame = -Infinity;
   #deadline: ReturnType<typeof setTimeout> | undefined;
-  #every: ReturnType<typeof setInterval> | undefined;
+  #every: readonly ReturnType<typeof setInterval>[] = [];
 
   constructor(options: CallOptions) {
     this.#o = options;
@@ -104,7 +118,7 @@ export class Call {
 
   start(): void {
     this.#relay.start();
-    this.#every = setInterval(() => void this.#second(), reportEvery);
+    this.#every = [setInterval(() => void this.#second(), reportEvery), setInterval(() => this.#look(), lookEvery)];
     this.#schedule();
   }
 
@@ -127,7 +141,7 @@ export class Call {
     if (this.#over) return;
     this.#silence();
     this.#over = true;
-    clearInterval(this.#every);
+    for (const timer of this.#every) clearInterval(timer);
     clearTimeout(this.#deadline);
     for (const key of [...this.#tracks.keys()]) this.#detach(key);
     this.#line.stop();
@@ -149,7 +163,8 @@ export class Call {
         this.#o.dispatch({ t: 'relay', up: true });
         this.#do((now) => this.#o.agreement.online(now, true));
         this.#resend();
-        if (this.#admitted) this.#line.reachableAgain(performance.now() - this.#lastArrival < 1000);
+        this.#upAt = performance.now();
+        if (this.#admitted) this.#line.reachableAgain(this.#flows());
       },
       down: () => {
         this.#o.dispatch({ t: 'relay', up: false });
@@ -343,11 +358,29 @@ export class Call {
     };
   }
 
+  /** Whether media comes in over the present connection just now. */
+  #flows(): boolean {
+    const now = performance.now();
+    const pictures = [...this.#tracks.values()].filter(({ track }) => track.kind === 'video' && !track.isMuted);
+    if (pictures.length === 0 || document.hidden) return now - this.#lastArrival < 1500;
+    return pictures.every(({ frameAt = 0 }) => now - frameAt < flowing);
+  }
+
+  /**
+   * After a cut the first packets may fit what was there before, and then the picture stands still for 3 s, until the
+   * browser asks for a key frame: a new connection is faster.
+   */
+  #lookAfterCut(now: number): void {
+    const settling = now - this.#upAt < settlingTime && now - this.#connectedAt > settlingTime;
+    if (settling && this.#relay.isUp && this.#line.current && !this.#flows()) this.#line.reachableAgain(false);
+  }
+
   #connected(connection: Connection): void {
     // Members and permission may have changed while it connected.
     connection.setMembers(this.#members);
     connection.allowSending(this.#sending);
     this.#counters.clear();
+    this.#connectedAt = performance.now();
     this.sendDevices();
   }
 
@@ -360,38 +393,57 @@ export class Call {
     if (!tile || this.#over) return;
     const key = keyOf(identity, track.kind);
     this.#detach(key);
-    const subscribed: Subscribed = { track };
+    const subscribed: Subscribed = { track, askedAt: performance.now() };
     this.#tracks.set(key, subscribed);
-    if (track.kind === 'audio') {
-      track.attach(tile.audio);
-      void tile.audio.play().then(
-        () => this.#o.dispatch({ t: 'sound', blocked: false }),
-        () => this.#o.dispatch({ t: 'sound', blocked: true }),
-      );
-      return;
-    }
-    track.attach(tile.video);
-    tile.video.requestVideoFrameCallback(() => {
-      if (this.#tracks.get(key) !== subscribed) return;
-      clearTimeout(subscribed.ask);
-      this.#o.dispatch({ t: 'remote', identity, change: { picture: true, pictureMuted: false } });
-    });
-    this.#askForPicture(identity, subscribed);
+    if (track.kind === 'audio') this.#hear(track, tile.audio);
+    else this.#watch(identity, subscribed, tile.video);
   }
 
-  /** Until a picture has come: a lost first key frame costs a browser 3 s otherwise. */
-  #askForPicture(identity: string, subscribed: Subscribed): void {
-    subscribed.ask = setTimeout(() => {
+  #hear(track: RemoteTrack, audio: HTMLAudioElement): void {
+    track.attach(audio);
+    void audio.play().then(
+      () => this.#o.dispatch({ t: 'sound', blocked: false }),
+      () => this.#o.dispatch({ t: 'sound', blocked: true }),
+    );
+  }
+
+  /** Shows a track from its first frame on. */
+  #watch(identity: string, subscribed: Subscribed, video: HTMLVideoElement): void {
+    const key = keyOf(identity, 'video');
+    subscribed.track.attach(video);
+    const frame = () => {
+      if (this.#tracks.get(key) !== subscribed) return;
+      const now = performance.now();
+      subscribed.frameAt = now;
+      this.#health.good(now);
+      this.#o.dispatch({ t: 'remote', identity, change: { picture: true, pictureMuted: false } });
+      video.requestVideoFrameCallback(frame);
+    };
+    video.requestVideoFrameCallback(frame);
+  }
+
+  /** Takes pictures that stand still off the page, and asks for key frames: each costs a browser 3 s otherwise. */
+  #look(): void {
+    const now = performance.now();
+    for (const [key, subscribed] of this.#tracks) {
+      // A page in the background is given no frames to show.
+      if (subscribed.track.kind !== 'video' || subscribed.track.isMuted || document.hidden) continue;
+      const identity = identityOfKey(key);
+      const since = subscribed.frameAt ?? subscribed.askedAt;
+      if (now - since >= frozenAfter) this.#o.dispatch({ t: 'remote', identity, change: { picture: false } });
+      const late = Math.max(subscribed.frameAt ?? 0, subscribed.askedAt) + keyFrameAfter <= now;
+      if (!late || (subscribed.frameAt !== undefined && now - subscribed.frameAt < 2 * keyFrameAfter)) continue;
+      subscribed.askedAt = now;
       void this.#send(identity, { t: 'keyframe' });
-      this.#askForPicture(identity, subscribed);
-    }, keyFrameAfter);
+    }
+    if (this.#admitted) this.#lookAfterCut(now);
+    if (this.#epoch) this.#o.dispatch({ t: 'line', line: this.#health.line(now) });
   }
 
   #detach(key: string, only?: RemoteTrack): void {
     const subscribed = this.#tracks.get(key);
     if (!subscribed || (only && subscribed.track !== only)) return;
     this.#tracks.delete(key);
-    clearTimeout(subscribed.ask);
     for (const element of subscribed.track.detach()) element.srcObject = null;
     if (subscribed.track.kind === 'video') {
       this.#o.dispatch({ t: 'remote', identity: identityOfKey(key), change: { picture: false } });
@@ -442,7 +494,6 @@ export class Call {
     // A member who sends nothing at all is not a broken line as long as both ways to the clinic are there.
     const quiet = connection?.isConnected === true && this.#tracks.size === 0 && this.#relay.isUp;
     if (arrived || quiet) this.#health.good(now);
-    this.#o.dispatch({ t: 'line', line: this.#health.line(now) });
   }
 
   #end(how: Over): void {

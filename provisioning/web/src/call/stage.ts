@@ -199,7 +199,7 @@ function panel(actions: Actions): { root: HTMLElement; update(state: State): voi
 }
 
 function remoteTile(p: Person): Tile & { readonly root: HTMLElement } {
-  const video = el('video', { playsinline: true, autoplay: true, 'aria-label': t('call.region', { room: p.name }) });
+  const video = el('video', { class: 'blank', playsinline: true, autoplay: true, 'aria-label': t('call.region', { room: p.name }) });
   const audio = el('audio', { autoplay: true });
   const root = el('div', { class: 'tile', 'data-identity': p.identity }, video, audio, el('bdi', { class: 'tile-name' }, p.name));
   return { root, video, audio };

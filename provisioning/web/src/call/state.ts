@@ -148,6 +148,11 @@ function compared(state: State, identity: string, by: string): State {
   return { ...state, agreed: { ...state.agreed, people } };
 }
 
+/** Frames come thirty times a second; only what is new is drawn. */
+function unchanged(remote: Remote, change: Partial<Remote>): boolean {
+  return (Object.keys(change) as (keyof Remote)[]).every((name) => remote[name] === change[name]);
+}
+
 function lobby(state: State, lobby: State['lobby']): State {
   return state.screen === 'waiting' ? { ...state, lobby } : state;
 }
@@ -186,10 +191,10 @@ export function reduce(state: State, event: Event): State {
     case 'sending':
       return { ...state, sending: event.allowed };
     case 'line':
-      return { ...state, line: event.line };
+      return state.line === event.line ? state : { ...state, line: event.line };
     case 'remote': {
       const remote = state.remotes[event.identity];
-      if (!remote) return state;
+      if (!remote || unchanged(remote, event.change)) return state;
       return { ...state, remotes: { ...state.remotes, [event.identity]: { ...remote, ...event.change } } };
     }
     case 'sound':

@@ -4,9 +4,9 @@
 //   idle ── admitted ──> connecting ── connected ──> there ── lost ──> connecting …
 //
 // A try starts at once, the next after 0.3 s, growing to 1 s, and only while the relay answers its probe: without a way
-// to the hub there is none to the SFU either, and there is no token. When the probe answers again after a cut and
-// nothing has arrived over the present connection in the last second, it is given up at once: WebRTC itself needs up to
-// half a minute to notice.
+// to the hub there is none to the SFU either, and there is no token. When the probe is answered again after a cut and
+// no picture comes over the present connection, it is given up at once: WebRTC itself needs up to half a minute to
+// notice a dead path, and a path that comes back carries no picture for 3 s, until the browser asks for a key frame.
 
 import type { Admission } from '../relay/messages.ts';
 
