@@ -1,5 +1,6 @@
-// Package encode is Alcove's own encoders on Debian's libvpx and libopus, as builders for mediadevices'
-// CodecSelector, and a Reader that turns a mediadevices track into mediacap units.
+// Package encode is Alcove's own encoders as builders for mediadevices' CodecSelector, and a Reader that turns a
+// mediadevices track into mediacap units. Pictures are H.264 (by the GPU through VA-API, else by openh264) or VP8
+// (libvpx), sound is Opus; all but our own bridges are Debian's libraries.
 //
 // What the encoders promise, and mediadevices' own do not:
 //
@@ -7,8 +8,13 @@
 //     not even when the camera stalls. Close waits at most for the frame that is being encoded.
 //   - Time is the time of capture. The rate control counts with it too, so a busy machine makes no giant
 //     frames, and it travels to the unit unchanged.
+//   - An encoder is taken when it has encoded ten pictures, not when it is listed (Probe). Which one was
+//     taken, and why not those before it, is said by Choice.
+//   - An encoder that fails is replaced by the next of the same codec within ReplaceLimit: the picture it failed on
+//     is encoded again, as a key frame. All H.264 encoders write the same parameter sets for a format.
 //   - The rate control is told about a rate only when it changes, in the time base of its configuration.
-//   - Every C context is destroyed, also when the picture changes its size.
+//   - Every C context is destroyed, also when the picture changes its size. One exception: what a driver that
+//     does not return may still write to is freed when it does.
 //   - Key frames come on demand, at most one per KeyFrameGap, and every KeyFrameInterval.
 //   - No heap allocation per frame.
 //

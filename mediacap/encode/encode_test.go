@@ -25,12 +25,14 @@ import (
 // mediadevices looks for these by assertion; a wrong signature would go unnoticed.
 var (
 	_ codec.VideoEncoderBuilder = (*VP8)(nil)
+	_ codec.VideoEncoderBuilder = (*H264)(nil)
 	_ codec.AudioEncoderBuilder = (*OpusVoice)(nil)
-	_ codec.KeyFrameController  = (*vp8Encoder)(nil)
-	_ codec.BitRateController   = (*vp8Encoder)(nil)
+	_ codec.KeyFrameController  = (*stream)(nil)
+	_ codec.BitRateController   = (*stream)(nil)
 	_ codec.BitRateController   = (*opusEncoder)(nil)
-	_ Controller                = (*vp8Encoder)(nil)
+	_ Controller                = (*stream)(nil)
 	_ Controller                = (*opusEncoder)(nil)
+	_ Chooser                   = (*stream)(nil)
 )
 
 // scene makes pictures of moving, textured content that a rate control has to work for.

@@ -1,4 +1,4 @@
-// A VP8 encoder of libvpx, as small as vp8.go needs it: one call into C per picture.
+// A VP8 encoder of libvpx, as small as vpx.go needs it: one call into C per picture.
 #pragma once
 
 #include <stdint.h>
