@@ -3,12 +3,15 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/alcove-room/alcove/daemon/audit"
 	"github.com/alcove-room/alcove/daemon/keystore"
@@ -17,8 +20,16 @@ import (
 	"github.com/alcove-room/alcove/provisioning/document"
 )
 
-// claimEvery is how often an unclaimed box looks for its claim file.
-const claimEvery = time.Second
+const (
+	// claimEvery is how often an unclaimed box looks for its claim file.
+	claimEvery = time.Second
+	// dueEvery is how often the room looks whether a session is due, and whether the roster still lists the box.
+	dueEvery = 5 * time.Second
+	// sessionEnd is how long a session may take to end when the daemon does.
+	sessionEnd = 3 * time.Second
+	// maxClaim is the largest claim file in bytes: a chain of owner roots with a few recovery keys.
+	maxClaim = 1 << 20
+)
 
 // box is the device from its carton to its work: without a clinic it waits for a claim, with one it enrols,
 // and once the roster lists it, it is a room.
@@ -48,41 +59,68 @@ func (b *box) run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	session.PrepareSDK(client.TLS())
+	session.PrepareSDK(client.TLS(), client.Address())
+	g, ctx := errgroup.WithContext(ctx)
+	// Relay and capture outlive ctx until the session has said its last words and closed its devices.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	r := b.newRoom(ctx, client, docs)
 	b.mu.Lock()
 	b.room = r
 	b.mu.Unlock()
 
-	g, ctx := errgroup.WithContext(ctx)
 	listed := make(chan struct{}, 1)
 	changed := func() {
 		select {
 		case listed <- struct{}{}:
 		default:
 		}
+		client.SetPins(b.store.Current(time.Now()).Trust.Root().HubPins)
 		r.due(time.Now())
 	}
 	g.Go(func() error {
 		provisioning.Follow(ctx, client, b.store, b.claimID, changed, func(err error) { b.log.Warn("documents", "err", err) })
 		return ctx.Err()
 	})
-	g.Go(func() error { r.pipeline.run(ctx); return ctx.Err() })
+	g.Go(func() error { r.pipeline.run(work); return nil })
 	g.Go(func() error { return b.enrol(ctx, client, claim, listed) })
+	g.Go(func() error { return b.keepRelay(ctx, work, r) })
+	g.Go(func() error { return every(ctx, dueEvery, func() { r.due(time.Now()) }) })
 	g.Go(func() error {
+		<-ctx.Done()
+		r.wait(sessionEnd)
+		stop()
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+// keepRelay holds the relay connection for as long as the roster lists this box: a hub closes it to others for good.
+func (b *box) keepRelay(ctx, work context.Context, r *room) error {
+	for {
 		if err := b.awaitListed(ctx); err != nil {
 			return err
 		}
-		return r.relay.Run(ctx, r)
-	})
-	g.Go(func() error { return every(ctx, 5*time.Second, func() { r.due(time.Now()) }) })
-	return g.Wait()
+		listed, cancel := context.WithCancel(work)
+		go func() {
+			_ = every(listed, time.Second, func() { // ends with listed
+				if b.store.Current(time.Now()).Device == nil && r.current() == nil {
+					cancel()
+				}
+			})
+		}()
+		err := r.relay.Run(listed, r)
+		cancel()
+		if work.Err() != nil {
+			return err
+		}
+	}
 }
 
 func (b *box) newRoom(ctx context.Context, client *provisioning.Client, docs provisioning.Documents) *room {
 	p := newPipeline(&childLauncher{command: b.conf.Capture, log: b.log}, docs.Trust.Root().Demo, b.log, b.media)
 	return &room{ctx: ctx, log: b.log, store: b.store, keys: b.keys, ledger: b.ledger, pipeline: p,
-		metrics: b.sessions, sink: b.sink, clock: b.clock, relay: provisioning.NewRelay(client, b.log), over: make(map[string]bool)}
+		metrics: b.sessions, sink: b.sink, clock: b.clock, relay: provisioning.NewRelay(client, b.log), over: make(map[string]time.Time)}
 }
 
 // awaitClinic returns when this box belongs to a clinic: from its store, or by a claim that arrives.
@@ -109,7 +147,7 @@ func (b *box) awaitClinic(ctx context.Context) (*document.Claim, error) {
 
 // readClaim adopts the claim file, if there is one.
 func (b *box) readClaim() (*document.Claim, error) {
-	raw, err := os.ReadFile(b.conf.Claim)
+	raw, err := readClaimFile(b.conf.Claim)
 	if err != nil {
 		return nil, err
 	}
@@ -120,10 +158,38 @@ func (b *box) readClaim() (*document.Claim, error) {
 	if b.store.Current(time.Now()).Claim == claim.ClaimID {
 		return claim, nil
 	}
+	if _, err := claim.Verify(time.Now()); err != nil {
+		return nil, err // before the log hears of it: a bad claim that stays there is looked at each second
+	}
 	if err := b.ledger.Permit(audit.EnrolApply, claimName(claim)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the log cannot be written, so no claim is followed: %w", err)
 	}
 	return claim, b.store.Adopt(claim, time.Now())
+}
+
+// readClaimFile reads a claim file. The claim decides whose this box is, so nobody else may be able to write it.
+func readClaimFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place must not keep us waiting
+	if err != nil {
+		return nil, fmt.Errorf("read claim: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read claim: %w", err)
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("claim %s is not a file", path)
+	case st.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("claim %s can be written by others than its owner; chmod go-w it", path)
+	case st.Size() > maxClaim:
+		return nil, fmt.Errorf("claim %s has %d bytes, more than %d", path, st.Size(), maxClaim)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxClaim))
+	if err != nil {
+		return nil, fmt.Errorf("read claim: %w", err)
+	}
+	return raw, nil
 }
 
 // claimName names a claim in logs. Its id opens the hub's record of the request, so it is not shown.
@@ -176,7 +242,7 @@ func (b *box) awaitListed(ctx context.Context) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	b.log.Info("enrolled", "room", b.store.Current(time.Now()).Device.Room)
+	b.log.Info("enrolled")
 	return nil
 }
 

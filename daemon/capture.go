@@ -19,8 +19,12 @@ import (
 	"github.com/alcove-room/alcove/mediacap"
 )
 
-// stopGrace is how long a capture process may take to close its devices before it is killed.
-const stopGrace = 500 * time.Millisecond
+const (
+	// stopGrace is how long a capture process may take to close its devices before it is killed.
+	stopGrace = 500 * time.Millisecond
+	// writeGrace is how long a capture process may leave a request unread before it counts as stuck.
+	writeGrace = 200 * time.Millisecond
+)
 
 // launcher starts the capture process and hands over the daemon's end of its socket. Under a service
 // manager the process is a unit of its own; here it is a child.
@@ -42,7 +46,7 @@ func (w captureSettings) arguments() []string {
 }
 
 // captureProcess is one running capture process: reading gives its messages, writing sends requests.
-// Close ends it and returns when its devices are closed.
+// Close ends it, whatever it does, and returns when its devices are closed; a Read or Write that waits returns then.
 type captureProcess interface {
 	io.Reader
 	io.Writer
@@ -57,11 +61,11 @@ type childLauncher struct {
 }
 
 type child struct {
-	*os.File
-	cmd  *exec.Cmd
-	done chan struct{}
-	once sync.Once
-	err  error
+	socket *os.File
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when the process has been waited for
+	once   sync.Once
+	err    error // of Wait; after done
 }
 
 func (l *childLauncher) launch(ctx context.Context, want captureSettings) (captureProcess, error) {
@@ -75,36 +79,63 @@ func (l *childLauncher) launch(ctx context.Context, want captureSettings) (captu
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = childEnvironment(os.Environ())
 	cmd.Stderr = &logWriter{log: l.log}
+	cmd.WaitDelay = writeGrace // for whoever inherited its standard error and stays
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("start the capture process: %w", err)
 	}
-	c := &child{File: ours, cmd: cmd, done: make(chan struct{})}
-	go func() {
-		c.err = cmd.Wait()
-		close(c.done)
-	}()
+	c := &child{socket: ours, cmd: cmd, done: make(chan struct{})}
+	go c.reap()
 	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), c.Close())
 	}
 	return c, nil
 }
 
-// Close asks the process to stop, waits, and kills it if it does not.
+// reap waits for the process. What it started and left behind could keep a device open, so its group is killed while
+// the process is still a zombie: its number cannot be anybody else's yet.
+func (c *child) reap() {
+	pid := c.cmd.Process.Pid
+	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL) // most often nobody is left
+	c.err = c.cmd.Wait()
+	close(c.done)
+}
+
+// Read reads what the process sends.
+func (c *child) Read(p []byte) (int, error) { return c.socket.Read(p) }
+
+// Write sends p, or fails when the process does not read.
+func (c *child) Write(p []byte) (int, error) {
+	if err := c.socket.SetWriteDeadline(time.Now().Add(writeGrace)); err != nil {
+		return 0, fmt.Errorf("write to the capture process: %w", err)
+	}
+	return c.socket.Write(p)
+}
+
+// Close asks the process to stop, waits, and kills it with everything it started if it does not.
 func (c *child) Close() error {
+	killed := false
 	c.once.Do(func() {
-		_ = mediacap.NewRequestWriter(c.File).Send(mediacap.Stop{}) // a process that is gone has stopped
+		defer c.socket.Close()
+		grace := time.NewTimer(stopGrace)
+		defer grace.Stop()
+		_ = mediacap.NewRequestWriter(c).Send(mediacap.Stop{}) // one that is gone has stopped, one that is stuck is killed
 		select {
 		case <-c.done:
-		case <-time.After(stopGrace):
+		case <-grace.C:
+			killed = true
 			_ = c.cmd.Process.Kill()
 			<-c.done
 		}
-		c.File.Close()
 	})
 	var exit *exec.ExitError
-	if errors.As(c.err, &exit) {
+	switch {
+	case killed:
+		return errors.New("capture process: it did not stop and was killed")
+	case errors.As(c.err, &exit):
 		return fmt.Errorf("capture process: %w", c.err)
 	}
 	return nil
@@ -124,25 +155,55 @@ func childEnvironment(all []string) []string {
 	return out
 }
 
-// logWriter turns the child's standard error into log lines, at most 500 bytes each: the child is not trusted
-// with the size of our log.
+// logWriter turns the child's standard error into log lines. The child is not trusted with the size of our log:
+// a line has at most 500 bytes, and beyond a first burst there is one line a second; what is left out is counted.
 type logWriter struct {
-	log  *slog.Logger
-	line []byte
+	log    *slog.Logger
+	line   []byte
+	budget int
+	since  time.Time
+	left   int
 }
+
+const (
+	logLine  = 500 // bytes
+	logBurst = 50  // lines
+)
 
 func (w *logWriter) Write(p []byte) (int, error) {
 	for _, b := range p {
 		if b != '\n' {
-			if len(w.line) < 500 {
+			if len(w.line) < logLine {
 				w.line = append(w.line, b)
 			}
 			continue
 		}
-		if len(w.line) > 0 {
-			w.log.Info("capture process says", "line", string(w.line))
-		}
-		w.line = w.line[:0]
+		w.flush()
 	}
 	return len(p), nil
+}
+
+func (w *logWriter) flush() {
+	line := w.line
+	w.line = w.line[:0]
+	if len(line) == 0 {
+		return
+	}
+	now := time.Now()
+	if w.since.IsZero() {
+		w.budget, w.since = logBurst, now
+	}
+	if more := int(now.Sub(w.since) / time.Second); more > 0 {
+		w.budget, w.since = min(w.budget+more, logBurst), now
+	}
+	if w.budget == 0 {
+		w.left++
+		return
+	}
+	w.budget--
+	if w.left > 0 {
+		w.log.Warn("capture process says too much", "lines_left_out", w.left)
+		w.left = 0
+	}
+	w.log.Info("capture process says", "line", string(line))
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -109,31 +110,42 @@ func refuse(w http.ResponseWriter, code int, err error) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": http.StatusText(code), "message": err.Error()})
 }
 
-// listenControl makes the control socket for its owner alone.
-func listenControl(path, owner string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("replace control socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+// listenControl makes the control socket for its owner alone. It is made in a folder that nobody else can enter and
+// moved into its place when mode and owner are right, so there is no moment at which others could open it; what
+// stood in its place, a symbolic link too, is replaced and not followed.
+func listenControl(path, owner string) (l net.Listener, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".c") // mode 0700
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
+	defer os.RemoveAll(dir)
+	made := filepath.Join(dir, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
+	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if owner == "" {
-		return l, nil
+	listener.SetUnlinkOnClose(false) // its name is another one soon
+	defer func() {
+		if err != nil {
+			listener.Close()
+		}
+	}()
+	if err := os.Chmod(made, 0o600); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	uid, err := lookupUser(owner)
-	if err == nil {
-		err = os.Chown(path, uid, -1)
+	if owner != "" {
+		uid, err := lookupUser(owner)
+		if err == nil {
+			err = os.Chown(made, uid, -1)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("give control socket to %s: %w", owner, err)
+		}
 	}
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("give control socket to %s: %w", owner, err)
+	if err := os.Rename(made, path); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return l, nil
+	return listener, nil
 }
 
 func lookupUser(name string) (int, error) {

@@ -4,7 +4,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/alcove-room/alcove/daemon/e2ee"
-	"github.com/alcove-room/alcove/mediacap"
 )
 
 // pipelineMetrics counts what leaves the room and what does not.
@@ -14,7 +13,17 @@ type pipelineMetrics struct {
 	drops           *prometheus.CounterVec
 	captureUp       prometheus.Gauge
 	captureRestarts prometheus.Counter
+	video, audio    unitCounts
 }
+
+// unitCounts is one medium's counters, looked up once: what is counted for each unit allocates nothing.
+type unitCounts struct {
+	sent, bytes                       prometheus.Counter
+	notWanted, muted, lineDown, write prometheus.Counter
+	reasons                           map[string]prometheus.Counter // of e2ee
+}
+
+func (c *unitCounts) refused(reason string) { c.reasons[reason].Inc() }
 
 func newPipelineMetrics() *pipelineMetrics {
 	m := &pipelineMetrics{
@@ -29,32 +38,23 @@ func newPipelineMetrics() *pipelineMetrics {
 		captureRestarts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "alcove_capture_failures_total", Help: "Times that the capture process ended while it was wanted."}),
 	}
-	for _, kind := range []string{"video", "audio"} {
-		m.units.WithLabelValues(kind)
-		m.bytes.WithLabelValues(kind)
-		for _, r := range append([]string{"muted", "line_down", "write"}, e2ee.Reasons()...) {
-			m.drops.WithLabelValues(kind, r)
-		}
-	}
+	m.video, m.audio = m.counts("video"), m.counts("audio")
 	return m
+}
+
+func (m *pipelineMetrics) counts(kind string) unitCounts {
+	drop := func(reason string) prometheus.Counter { return m.drops.WithLabelValues(kind, reason) }
+	c := unitCounts{
+		sent: m.units.WithLabelValues(kind), bytes: m.bytes.WithLabelValues(kind),
+		notWanted: drop("not_wanted"), muted: drop("muted"), lineDown: drop("line_down"), write: drop("write"),
+		reasons: make(map[string]prometheus.Counter),
+	}
+	for _, r := range e2ee.Reasons() {
+		c.reasons[r] = drop(r)
+	}
+	return c
 }
 
 func (m *pipelineMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.units, m.bytes, m.drops, m.captureUp, m.captureRestarts}
-}
-
-func kindOf(u *mediacap.Unit) string {
-	if u.Codec.Medium() == mediacap.Audio {
-		return "audio"
-	}
-	return "video"
-}
-
-func (m *pipelineMetrics) dropped(u *mediacap.Unit, reason string) {
-	m.drops.WithLabelValues(kindOf(u), reason).Inc()
-}
-
-func (m *pipelineMetrics) sent(u *mediacap.Unit, bytes int) {
-	m.units.WithLabelValues(kindOf(u)).Inc()
-	m.bytes.WithLabelValues(kindOf(u)).Add(float64(bytes))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 // network happens in flow and unit below; nothing else in the daemon touches a frame that leaves.
 //
 //	unit   <- capture socket              checked by mediacap.Reader: the sender counts as hostile
-//	muted?                                dropped here, whatever the capture process does
+//	wanted? muted?                        dropped here, whatever the capture process does
 //	sealed <- e2ee.Sender.Encrypt(unit)   an error drops the unit and counts it; it is never sent clear
 //	track.Write(sealed)                   RTP, SRTP, SFU
 //	receivers' PLI and messages           -> capture: key frame, at most one each keyFrameGap
@@ -30,6 +31,8 @@ const (
 	captureSettle = 5 * time.Second
 )
 
+var errStopped = errors.New("the capture process stopped by itself")
+
 var errSynthetic = errors.New("the capture process delivers a test source, and this room is not a demonstration")
 
 // pipeline captures for the open session, while it is wanted, and carries each unit out.
@@ -39,7 +42,8 @@ type pipeline struct {
 	log      *slog.Logger
 	metrics  *pipelineMetrics
 
-	out       atomic.Pointer[session.Session] // where units go; nil: nowhere
+	out       atomic.Pointer[outlet] // where units go; nil: nowhere
+	on        atomic.Bool            // the newest wish; units that come while it is off are dropped
 	muted     atomic.Bool
 	cameraOff atomic.Bool
 	state     atomic.Pointer[captureState]
@@ -47,9 +51,72 @@ type pipeline struct {
 
 	mu       sync.Mutex // guards below
 	settings captureSettings
-	requests *mediacap.RequestWriter
+	requests *requests // of the running process
 	rate     mediacap.Rate
 	gate     keyFrameGate
+}
+
+// outlet is what a session gives the pipeline to send with.
+type outlet struct {
+	session      *session.Session // whose end closes the outlet
+	video, audio session.Outgoing
+	rekey        func()
+}
+
+// requests is what one capture process is to be told. It is written by a goroutine of its own: a process that does
+// not read must not hold up whoever asks, which is the key agreement among others.
+type requests struct {
+	mu       sync.Mutex // guards below
+	keyFrame bool
+	rate     mediacap.Rate // zero: none to tell
+	wake     chan struct{}
+}
+
+func newRequests(rate mediacap.Rate) *requests {
+	r := &requests{rate: rate, wake: make(chan struct{}, 1)}
+	r.wake <- struct{}{}
+	return r
+}
+
+func (r *requests) ask(change func()) {
+	r.mu.Lock()
+	change()
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *requests) take() []mediacap.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []mediacap.Request
+	if r.rate != (mediacap.Rate{}) {
+		out = append(out, r.rate)
+	}
+	if r.keyFrame {
+		out = append(out, mediacap.KeyFrame{})
+	}
+	r.keyFrame, r.rate = false, mediacap.Rate{}
+	return out
+}
+
+// run writes to the process until ctx ends or the process takes no more.
+func (r *requests) run(ctx context.Context, to io.Writer) {
+	w := mediacap.NewRequestWriter(to)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+		for _, request := range r.take() {
+			if w.Send(request) != nil {
+				return // the process has gone, which its reader says better
+			}
+		}
+	}
 }
 
 // captureState is what is known of the capture process, for the screen.
@@ -72,11 +139,20 @@ func (p *pipeline) open(s *session.Session, settings captureSettings) {
 	p.mu.Unlock()
 	p.muted.Store(false)
 	p.cameraOff.Store(false)
-	p.out.Store(s)
+	p.out.Store(&outlet{session: s, video: s.Video(), audio: s.Audio(), rekey: s.Rekey})
 }
 
-// want opens or closes camera and microphone. It does not wait for either.
+// close takes the session away, if it is still the one that units go to.
+func (p *pipeline) close(s *session.Session) {
+	if o := p.out.Load(); o != nil && o.session == s {
+		p.out.CompareAndSwap(o, nil)
+	}
+}
+
+// want opens or closes camera and microphone. It does not wait for either; but from the moment on that they are not
+// wanted nothing of them leaves the room, however long the process takes to stop.
 func (p *pipeline) want(on bool) {
+	p.on.Store(on)
 	for {
 		select {
 		case p.wanted <- on:
@@ -123,7 +199,8 @@ func (p *pipeline) run(ctx context.Context) {
 	}
 }
 
-// capture runs one capture process until it is not wanted any more (nil) or fails.
+// capture runs one capture process until it is not wanted any more (nil) or fails. When it returns, the process has
+// ended and no unit of it is under way.
 func (p *pipeline) capture(ctx context.Context, on *bool) error {
 	p.mu.Lock()
 	settings := p.settings
@@ -132,18 +209,15 @@ func (p *pipeline) capture(ctx context.Context, on *bool) error {
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	p.requests = mediacap.NewRequestWriter(proc)
-	if p.rate != (mediacap.Rate{}) {
-		err = p.requests.Send(p.rate)
-	}
-	p.mu.Unlock()
+	p.state.Store(&captureState{Running: true, Level: mediacap.MinLevel}) // whoever may open devices runs
+	stopAsking := p.ask(ctx, proc)
 	flow := make(chan error, 1)
 	go func() { flow <- p.flow(proc) }()
-	if s := p.out.Load(); s != nil {
+	flowing := true
+	if o := p.out.Load(); o != nil {
 		// An encoder that was started again may bring other parameter sets.
-		if e := s.Video().Sender.Repin(int64(mediacap.Now())); e != nil && !errors.Is(e, e2ee.ErrTooSoon) {
-			err = errors.Join(err, e)
+		if e := o.video.Sender.Repin(int64(mediacap.Now())); e != nil && !errors.Is(e, e2ee.ErrTooSoon) {
+			err = fmt.Errorf("take up the encoder: %w", e)
 		}
 	}
 	for err == nil && *on {
@@ -152,18 +226,32 @@ func (p *pipeline) capture(ctx context.Context, on *bool) error {
 			*on = false
 		case *on = <-p.wanted:
 		case err = <-flow:
-			if err == nil {
-				err = errors.New("the capture process stopped by itself")
-			}
+			flowing = false
 		}
 	}
-	p.mu.Lock()
-	p.requests = nil
-	p.mu.Unlock()
-	if e := proc.Close(); e != nil && err == nil && *on {
-		err = e
+	stopAsking()
+	if e := proc.Close(); e != nil {
+		p.log.Warn("capture process did not stop as asked", "err", e)
+	}
+	if flowing {
+		<-flow
 	}
 	return err
+}
+
+// ask lets the process be told what is asked for, until the returned function is called.
+func (p *pipeline) ask(ctx context.Context, proc io.Writer) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	p.mu.Lock()
+	p.requests = newRequests(p.rate)
+	go p.requests.run(ctx, proc)
+	p.mu.Unlock()
+	return func() {
+		cancel()
+		p.mu.Lock()
+		p.requests = nil
+		p.mu.Unlock()
+	}
 }
 
 // flow reads one capture process to its end.
@@ -172,6 +260,9 @@ func (p *pipeline) flow(from captureProcess) error {
 	var buf []byte
 	for {
 		event, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return errStopped
+		}
 		if err != nil {
 			return fmt.Errorf("read from the capture process: %w", err)
 		}
@@ -211,16 +302,20 @@ func (p *pipeline) unit(u *mediacap.Unit, buf []byte) ([]byte, error) {
 	if u.Synthetic && !p.demo {
 		return buf, errSynthetic
 	}
-	s := p.out.Load()
-	if s == nil {
+	o := p.out.Load()
+	if o == nil {
 		return buf, nil
 	}
-	out, off := s.Video(), p.cameraOff.Load()
+	out, off, counts := &o.video, p.cameraOff.Load(), &p.metrics.video
 	if u.Codec.Medium() == mediacap.Audio {
-		out, off = s.Audio(), p.muted.Load()
+		out, off, counts = &o.audio, p.muted.Load(), &p.metrics.audio
+	}
+	if !p.on.Load() {
+		counts.notWanted.Inc()
+		return buf, nil
 	}
 	if off {
-		p.metrics.dropped(u, "muted")
+		counts.muted.Inc()
 		return buf, nil
 	}
 	if out.Sender.Codec().String() != u.Codec.MimeType() {
@@ -228,28 +323,28 @@ func (p *pipeline) unit(u *mediacap.Unit, buf []byte) ([]byte, error) {
 	}
 	sealed, err := out.Sender.Encrypt(buf[:0], u.Payload)
 	if err != nil {
-		p.refused(s, u, err)
+		counts.refused(e2ee.Reason(err))
+		p.help(o, err)
 		return buf, nil
 	}
 	sent, err := out.Track.Write(sealed, u.Codec.RTPTime(u.CaptureTime))
 	switch {
 	case err != nil:
-		p.log.Warn("write", "err", err)
-		p.metrics.dropped(u, "write")
+		counts.write.Inc()
 	case !sent:
-		p.metrics.dropped(u, "line_down")
+		counts.lineDown.Inc()
 	default:
-		p.metrics.sent(u, len(sealed))
+		counts.sent.Inc()
+		counts.bytes.Add(float64(len(sealed)))
 	}
 	return sealed, nil
 }
 
-// refused counts a unit that was not sealed, and asks for what the sender needs to go on.
-func (p *pipeline) refused(s *session.Session, u *mediacap.Unit, err error) {
-	p.metrics.dropped(u, e2ee.Reason(err))
+// help asks for what a sender needs that has refused a unit.
+func (p *pipeline) help(o *outlet, err error) {
 	switch {
 	case errors.Is(err, e2ee.ErrKeyExhausted):
-		s.Rekey()
+		o.rekey()
 	case errors.Is(err, e2ee.ErrNeedKeyFrame):
 		p.keyFrame()
 	}
@@ -264,13 +359,13 @@ func (p *pipeline) keyFrame() {
 	switch {
 	case !ask:
 	case wait == 0:
-		p.sendLocked(mediacap.KeyFrame{})
+		p.keyFrameLocked()
 	default:
 		time.AfterFunc(wait, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.gate.fired(time.Now())
-			p.sendLocked(mediacap.KeyFrame{})
+			p.keyFrameLocked()
 		})
 	}
 }
@@ -284,15 +379,14 @@ func (p *pipeline) setRate(bps int) {
 		return
 	}
 	p.rate = mediacap.Rate{Video: rate}
-	p.sendLocked(p.rate)
+	if r := p.requests; r != nil {
+		r.ask(func() { r.rate = p.rate })
+	}
 }
 
-func (p *pipeline) sendLocked(r mediacap.Request) {
-	if p.requests == nil {
-		return
-	}
-	if err := p.requests.Send(r); err != nil {
-		p.log.Info("capture process not told", "err", err)
+func (p *pipeline) keyFrameLocked() {
+	if r := p.requests; r != nil {
+		r.ask(func() { r.keyFrame = true })
 	}
 }
 

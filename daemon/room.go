@@ -5,8 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/alcove-room/alcove/daemon/audit"
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
@@ -22,6 +26,9 @@ const (
 	openAfter  = 30 * time.Minute
 )
 
+// maxOver bounds how many ended sessions are remembered; beyond it nothing opens until the oldest have run out.
+const maxOver = 1024
+
 // room holds what this room is doing: it opens the session that is due, hands the hub's messages to it, and
 // follows what is pressed.
 type room struct {
@@ -36,13 +43,19 @@ type room struct {
 	clock    session.Clock
 	relay    *provisioning.Relay
 
+	running sync.WaitGroup // sessions
+
 	mu       sync.Mutex // guards all below
+	closing  bool       // the daemon ends: nothing opens any more
 	hubUp    bool
+	heard    bool // the hub has opened the session on this connection: what it says of people is of this session
 	sessions []provisioning.SessionEntry
 	open     *session.Session
-	openSID  string
-	over     map[string]bool // sessions that have ended here
-	last     session.Outcome // of the session before
+	entry    provisioning.SessionEntry // of open
+	over     map[string]time.Time      // sessions that have ended here, and when they can be forgotten
+	last     session.Outcome           // of the session before
+
+	complained time.Time // about the hub, for the last time
 }
 
 // ledger writes the audit log in the room's name.
@@ -65,23 +78,73 @@ func (l ledger) Record(a audit.Action, object string) {
 	}
 }
 
-// due opens the session whose time it is, if none is open.
+// due brings what is open in line with the time and with the clinic's documents: a box that the roster does not list
+// any more ends its session, and the session whose time it is is opened.
 func (r *room) due(now time.Time) {
 	docs := r.store.Current(now)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.open != nil || docs.Device == nil || docs.Config == nil {
+	for sid, until := range r.over {
+		if now.After(until) {
+			delete(r.over, sid)
+		}
+	}
+	if r.closing {
 		return
 	}
-	for _, e := range r.sessions {
-		if r.over[e.SID] || now.Before(e.Starts.Add(-openBefore)) || now.After(e.Ends.Add(openAfter)) {
+	next, found := chooseSession(r.sessions, r.over, now)
+	switch {
+	case r.open != nil && docs.Device == nil:
+		r.log.Warn("the roster does not list this box any more, or has expired")
+		go r.open.Revoked()
+	case r.open != nil:
+		// Nobody came to the one before: it must not keep the next from its time.
+		if found && next.SID != r.entry.SID && now.After(r.entry.Ends) {
+			go r.open.Yield()
+		}
+	case !found || docs.Device == nil || docs.Config == nil || len(r.over) >= maxOver:
+	default:
+		if err := r.beginLocked(next, docs); err != nil {
+			r.log.Error("open session", "err", err)
+			r.over[next.SID] = next.Ends.Add(openAfter)
+		}
+	}
+}
+
+// chooseSession picks the session to have open at now. Of several, one whose time is now comes before one that is
+// early or late, and of those the one that began last.
+func chooseSession(all []provisioning.SessionEntry, over map[string]time.Time, now time.Time) (provisioning.SessionEntry, bool) {
+	var best provisioning.SessionEntry
+	found, rank := false, 0
+	for _, e := range all {
+		if _, done := over[e.SID]; done || now.Before(e.Starts.Add(-openBefore)) || now.After(e.Ends.Add(openAfter)) {
 			continue
 		}
-		if err := r.beginLocked(e, docs); err != nil {
-			r.log.Error("open session", "err", err)
-			r.over[e.SID] = true
+		k := 0 // over its time
+		switch {
+		case now.Before(e.Starts):
+			k = 1
+		case now.Before(e.Ends):
+			k = 2
 		}
-		return
+		if !found || k > rank || k == rank && (k == 1 && e.Starts.Before(best.Starts) || k != 1 && e.Starts.After(best.Starts)) {
+			best, found, rank = e, true, k
+		}
+	}
+	return best, found
+}
+
+// wait ends with the last session, or after the given time; nothing opens any more.
+func (r *room) wait(most time.Duration) {
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
+	done := make(chan struct{})
+	go func() { r.running.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(most):
+		r.log.Error("a session does not end")
 	}
 }
 
@@ -96,7 +159,7 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 	}
 	video := docs.Config.Video
 	conf := session.Config{
-		SID: sid, Clinic: docs.Trust.Clinic(), Label: docs.Device.Label,
+		SID: sid, Clinic: docs.Trust.Clinic(), Label: documentName(docs.Device.Label),
 		Prove: prove, Verify: agreement.Proofs{}.Verify, MinLevel: minLevels(docs.Config.Policy),
 		VideoMime: videoMime(video.Codecs), Width: video.Width, Height: video.Height,
 		VideoBPS: video.MaxBitrate, AudioBPS: docs.Config.Audio.Bitrate,
@@ -107,10 +170,11 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 	if err != nil {
 		return err
 	}
-	r.open, r.openSID = s, e.SID
+	r.open, r.entry, r.heard = s, e, false
 	r.pipeline.open(s, captureSettings{width: video.Width, height: video.Height, fps: video.FPS,
 		videoBPS: video.MaxBitrate, audioBPS: conf.AudioBPS})
-	go r.follow(s, e.SID)
+	r.running.Add(1)
+	go r.follow(s, e)
 	if r.hubUp {
 		s.Connected()
 	}
@@ -118,19 +182,39 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 }
 
 // follow waits for a session's end. One that failed may be opened again, with new keys and nobody admitted.
-func (r *room) follow(s *session.Session, sid string) {
+func (r *room) follow(s *session.Session, e provisioning.SessionEntry) {
+	defer r.running.Done()
 	outcome := s.Run(r.ctx)
-	r.pipeline.out.CompareAndSwap(s, nil)
+	r.pipeline.close(s)
 	r.log.Info("session over", "failed", outcome.Failed, "reason", outcome.Reason)
 	r.mu.Lock()
-	r.open, r.openSID, r.last = nil, "", outcome
+	r.open, r.entry, r.heard, r.last = nil, provisioning.SessionEntry{}, false, outcome
 	if !outcome.Failed || outcome.Reason == agreement.ReasonGuesses.String() {
-		r.over[sid] = true
+		r.over[e.SID] = e.Ends.Add(openAfter)
 	}
 	r.mu.Unlock()
 	if r.ctx.Err() == nil {
 		time.AfterFunc(time.Second, func() { r.due(time.Now()) })
 	}
+}
+
+// maxDocumentName is how many bytes an endpoint document has for a name (daemon/e2ee/agreement).
+const maxDocumentName = 64
+
+// documentName is a room's label in the form that documents take: a roster counts characters, a document bytes.
+func documentName(label string) string {
+	label = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, label)
+	for i, r := range label {
+		if i+utf8.RuneLen(r) > maxDocumentName {
+			return label[:i]
+		}
+	}
+	return label
 }
 
 // minLevels is the clinic's least confirmation per role.
@@ -142,9 +226,10 @@ func minLevels(p document.Policy) map[agreement.Role]uint8 {
 	return out
 }
 
-// videoMime is the first codec of the list that this daemon can send in software.
+// videoMime is the codec of the list that this box encodes: VP8 wherever the clinic allows it, since the capture
+// process has an encoder for it on every machine.
 func videoMime(codecs []string) string {
-	if len(codecs) > 0 && codecs[0] == "h264" {
+	if len(codecs) > 0 && !slices.Contains(codecs, "vp8") {
 		return "video/H264"
 	}
 	return "video/VP8"
@@ -160,7 +245,7 @@ func (discard) Frame(string, string, []byte, uint32) {}
 // Connected is called when the relay stands.
 func (r *room) Connected() {
 	r.mu.Lock()
-	r.hubUp = true
+	r.hubUp, r.heard = true, false
 	s := r.open
 	r.mu.Unlock()
 	if s != nil {
@@ -172,7 +257,7 @@ func (r *room) Connected() {
 func (r *room) Disconnected(err error) {
 	r.mu.Lock()
 	was := r.hubUp
-	r.hubUp = false
+	r.hubUp, r.heard = false, false
 	s := r.open
 	r.mu.Unlock()
 	if was {
@@ -206,41 +291,67 @@ func (r *room) Control(c provisioning.Control) {
 		return
 	}
 	r.mu.Lock()
-	s, sid := r.open, r.openSID
-	r.mu.Unlock()
-	if s == nil {
-		return
+	s, sid := r.open, r.entry.SID
+	if s != nil && c.T == "opened" && c.SID == sid {
+		r.heard = true
 	}
+	heard := r.heard
+	r.mu.Unlock()
 	ticket := session.Ticket{URL: c.URL, Token: c.Token, Identity: c.Identity}
-	switch c.T {
-	case "opened":
-		s.Opened(ticket)
-	case "token":
-		s.Ticket(ticket)
-	case "resync":
-		s.Resync()
-	case "cancelled":
+	switch {
+	case c.T == "error":
+		r.complain("the hub refused", "error", errorCode(c.Error))
+	case s == nil:
+	case c.T == "cancelled":
 		if c.SID == sid { // the desk cancels appointments of other days too
 			s.Cancelled()
 		}
-	case "error":
-		r.log.Warn("the hub refused", "error", c.Error, "message", c.Message)
-	case "knock", "gone", "back", "left":
+	case !heard: // of the session before, or of nothing
+	case c.T == "opened":
+		s.Opened(ticket)
+	case c.T == "token":
+		s.Ticket(ticket)
+	case c.T == "resync":
+		s.Resync()
+	case c.T == "knock" || c.T == "gone" || c.T == "back" || c.T == "left":
 		r.hint(s, c)
 	}
+}
+
+// complain logs what the hub did, at most once a second: it must not be able to fill the log.
+func (r *room) complain(msg string, attr ...any) {
+	r.mu.Lock()
+	now := time.Now()
+	quiet := now.Sub(r.complained) < time.Second
+	if !quiet {
+		r.complained = now
+	}
+	r.mu.Unlock()
+	if !quiet {
+		r.log.Warn(msg, attr...)
+	}
+}
+
+// errorCode is one of PROTOCOL.md's codes, or "other": the hub's own words do not go into the log.
+func errorCode(code string) string {
+	known := []string{"bad_message", "not_admitted", "not_open", "d_taken", "unknown_knock", "unknown_session", "early", "media_unavailable", "failed"}
+	if slices.Contains(known, code) {
+		return code
+	}
+	return "other"
 }
 
 func (r *room) hint(s *session.Session, c provisioning.Control) {
 	d, err := parseD(c.D)
 	if err != nil {
-		r.log.Warn("the hub sent a damaged message", "type", c.T)
+		r.complain("the hub sent a damaged message", "type", c.T)
 		return
 	}
 	switch c.T {
 	case "knock":
 		role, ok := remoteRole(c.Participant)
 		if !ok {
-			r.log.Warn("the hub sent a damaged message", "type", c.T)
+			r.complain("the hub sent a damaged message", "type", c.T)
 			return
 		}
 		s.Knock(d, c.Participant.ID, c.Participant.Name, role)
@@ -311,7 +422,7 @@ func (r relay) Token(ctx context.Context) error {
 }
 
 func (r relay) Close(ctx context.Context, reason string) error {
-	return r.r.Send(context.WithoutCancel(ctx), provisioning.Control{T: "close", Reason: reason})
+	return r.r.Send(ctx, provisioning.Control{T: "close", Reason: reason})
 }
 
 func (r relay) Message(ctx context.Context, raw []byte) error { return r.r.SendMessage(ctx, raw) }

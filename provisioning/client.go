@@ -15,12 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/alcove-room/alcove/provisioning/document"
 )
@@ -28,12 +30,16 @@ import (
 // maxAnswer bounds what is read of one answer of the hub.
 const maxAnswer = 4 << 20
 
+// requestTimeout is how long an answer may take to its last byte; a long poll takes up to 55 s.
+const requestTimeout = 90 * time.Second
+
 // ErrPin says that the server at the hub's address does not hold a key that the clinic has pinned.
 var ErrPin = errors.New("the hub's key is not one that the clinic has pinned")
 
 // Client speaks to the devices listener of one hub. It is safe for concurrent use.
 type Client struct {
 	base *url.URL
+	pins atomic.Pointer[[]document.Hash]
 	tls  *tls.Config
 	http *http.Client
 	seen atomic.Pointer[document.Hash] // the pinned key that the hub last showed
@@ -53,7 +59,8 @@ func NewClient(base string, pins []document.Hash, identity tls.Certificate) (*Cl
 		return nil, errors.New("no pinned key for the hub: the owner root names none")
 	}
 	c := &Client{base: u}
-	c.tls = c.pinnedTLS(pins, identity)
+	c.SetPins(pins)
+	c.tls = c.pinnedTLS(identity)
 	transport := &http.Transport{
 		TLSClientConfig:       c.tls,
 		ForceAttemptHTTP2:     false,
@@ -65,10 +72,27 @@ func NewClient(base string, pins []document.Hash, identity tls.Certificate) (*Cl
 	return c, nil
 }
 
+// SetPins replaces the pinned keys, for connections from now on: the clinic's owner root has changed. Connections that
+// stand to a key that is pinned no more are dropped as soon as they are idle.
+func (c *Client) SetPins(pins []document.Hash) {
+	pins = slices.Clone(pins)
+	c.pins.Store(&pins)
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
+}
+
+// Address is the hub's host:port.
+func (c *Client) Address() string {
+	if c.base.Port() == "" {
+		return net.JoinHostPort(c.base.Hostname(), "443")
+	}
+	return c.base.Host
+}
+
 // pinnedTLS checks the peer's public key and nothing else: names and authorities say nothing here, the pin
 // comes from a document under the clinic's offline key.
-func (c *Client) pinnedTLS(pins []document.Hash, identity tls.Certificate) *tls.Config {
-	pins = slices.Clone(pins)
+func (c *Client) pinnedTLS(identity tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		Certificates:       []tls.Certificate{identity},
@@ -78,7 +102,7 @@ func (c *Client) pinnedTLS(pins []document.Hash, identity tls.Certificate) *tls.
 				return ErrPin
 			}
 			pin := document.SPKIHash(s.PeerCertificates[0].RawSubjectPublicKeyInfo)
-			if !slices.Contains(pins, pin) {
+			if !slices.Contains(*c.pins.Load(), pin) {
 				return ErrPin
 			}
 			c.seen.Store(&pin)
@@ -111,8 +135,29 @@ func (e *HubError) Error() string {
 	return fmt.Sprintf("the hub answered %d %s: %s", e.Status, e.Code, e.Message)
 }
 
+// maxWords is how much of the hub's words is taken into errors, and so into logs.
+const maxWords = 200
+
+// printable makes the hub's words fit for a log and a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, " "))
+	for i := range s {
+		if i >= maxWords {
+			return s[:i]
+		}
+	}
+	return s
+}
+
 // do sends body as JSON (nil: none) and decodes the answer into out (nil: dropped).
 func (c *Client) do(ctx context.Context, method, path string, header http.Header, body, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	var payload io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -144,10 +189,11 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 		return fmt.Errorf("the hub's answer is larger than %d bytes", maxAnswer)
 	}
 	if res.StatusCode/100 != 2 {
-		refusal := &HubError{Status: res.StatusCode}
-		if json.Unmarshal(raw, refusal) != nil {
-			refusal.Code = strings.TrimSpace(http.StatusText(res.StatusCode))
+		refusal := &HubError{}
+		if document.Decode(raw, refusal) != nil {
+			refusal = &HubError{Code: http.StatusText(res.StatusCode)}
 		}
+		refusal.Status, refusal.Code, refusal.Message = res.StatusCode, printable(refusal.Code), printable(refusal.Message)
 		return refusal
 	}
 	if out == nil {

@@ -41,12 +41,10 @@ func Enrol(ctx context.Context, c *Client, claim *document.Claim, trust *documen
 
 // handshake learns which of the pinned keys the hub shows: the proof of enrolment is bound to it.
 func (c *Client) handshake(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
 	d := tls.Dialer{Config: c.tls}
-	host := c.base.Host
-	if c.base.Port() == "" {
-		host += ":443"
-	}
-	conn, err := d.DialContext(ctx, "tcp", host)
+	conn, err := d.DialContext(ctx, "tcp", c.Address())
 	if err != nil {
 		return fmt.Errorf("reach the hub: %w", err)
 	}
@@ -76,30 +74,41 @@ func (c *Client) Documents(ctx context.Context, have map[document.Type]document.
 	return answer.Documents, nil
 }
 
+const (
+	// followMost bounds the back-off of Follow.
+	followMost = 15 * time.Second
+	// followPace is the least time that an answer without news takes: one that comes earlier did not wait, and a hub
+	// that never waits must not keep the box busy.
+	followPace = 5 * time.Second
+)
+
 // Follow keeps the store up to date until ctx ends. changed is called after each change, from this goroutine.
 func Follow(ctx context.Context, c *Client, s *Store, claimID func() string, changed func(), failed func(error)) {
 	wait := redialFirst
 	for ctx.Err() == nil {
+		began := time.Now()
 		envelopes, err := c.Documents(ctx, s.Have(), claimID())
+		var news bool
 		if err == nil {
-			var any bool
-			if any, err = s.Apply(envelopes, time.Now()); any {
+			if news, err = s.Apply(envelopes, time.Now()); news {
 				changed()
 			}
 		}
-		if err == nil {
+		if err == nil && (news || time.Since(began) >= followPace) {
 			wait = redialFirst
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		failed(err)
+		if err != nil {
+			failed(err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, 15*time.Second)
+		wait = min(2*wait, followMost)
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	relayProtocol = "alcove.relay.v1"
 	// maxRelayMessage is the largest message of the key agreement (PROTOCOL.md).
 	maxRelayMessage = 64 << 10
+	// maxRelayText is the largest message of the hub's own: the list of a busy room's sessions.
+	maxRelayText = 1 << 20
 	// probeEvery and probeLost find a dead path long before TCP does.
 	probeEvery = time.Second
 	probeLost  = 3 * time.Second
@@ -59,7 +61,8 @@ type SessionEntry struct {
 	Participants []Participant `json:"participants"`
 }
 
-// RelayHandler receives what the relay brings. Calls come from one goroutine, in order, and must not block.
+// RelayHandler receives what the relay brings. Calls come from one goroutine, in order. A handler that blocks holds
+// the hub back, and after probeLost it loses the connection.
 type RelayHandler interface {
 	// Connected says that a new connection stands; what is current must be sent again.
 	Connected()
@@ -91,10 +94,10 @@ func (r *Relay) Run(ctx context.Context, h RelayHandler) error {
 	for {
 		began := time.Now()
 		err := r.once(ctx, h)
+		h.Disconnected(err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		h.Disconnected(err)
 		if time.Since(began) > probeLost {
 			wait = redialFirst
 		}
@@ -125,7 +128,7 @@ func (r *Relay) once(ctx context.Context, h RelayHandler) error {
 	if conn.Subprotocol() != relayProtocol {
 		return fmt.Errorf("the hub's relay does not speak %s", relayProtocol)
 	}
-	conn.SetReadLimit(maxRelayMessage)
+	conn.SetReadLimit(maxRelayText)
 	r.setConn(conn)
 	defer r.setConn(nil)
 	h.Connected()
@@ -139,6 +142,9 @@ func (r *Relay) once(ctx context.Context, h RelayHandler) error {
 			return fmt.Errorf("read from the hub's relay: %w", err)
 		}
 		if kind == websocket.MessageBinary {
+			if len(raw) > maxRelayMessage {
+				return fmt.Errorf("the hub's message has %d bytes, at most %d are allowed", len(raw), maxRelayMessage)
+			}
 			h.Message(raw)
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -319,10 +320,22 @@ func (l *line) sendData(identity string, sealed []byte) error {
 
 var errLineDown = errors.New("no connection to the SFU")
 
-// PrepareSDK makes the SDK's signal connection use conf, and the SDK silent: it writes addresses and
-// identities. Both can only be set for the whole process, once, before the first join. The SDK dials with gorilla's
-// package-wide dialer; nothing else in the daemon uses that package.
-func PrepareSDK(conf *tls.Config) {
+// PrepareSDK makes the SDK's signal connection use conf for the hub, at host:port, and the SDK silent: it writes
+// addresses and identities. Both can only be set for the whole process, once, before the first join. The SDK dials with
+// gorilla's package-wide dialer; nothing else in the daemon uses that package.
+//
+// An SFU of the clinic's own, at another address, shows a certificate that the machine's authorities vouch for; our own
+// certificate is the hub's business alone.
+func PrepareSDK(conf *tls.Config, hub string) {
 	lksdk.SetLogger(logger.GetDiscardLogger())
-	websocket.DefaultDialer = &websocket.Dialer{TLSClientConfig: conf, HandshakeTimeout: joinTimeout}
+	websocket.DefaultDialer = &websocket.Dialer{
+		HandshakeTimeout: joinTimeout,
+		NetDialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12}}
+			if addr == hub {
+				d.Config = conf
+			}
+			return d.DialContext(ctx, network, addr)
+		},
+	}
 }
