@@ -82,6 +82,12 @@ func (c *Client) SetPins(pins []document.Hash) {
 	}
 }
 
+// stillPinned says whether the key that the hub last showed is pinned now.
+func (c *Client) stillPinned() bool {
+	seen := c.seen.Load()
+	return seen != nil && slices.Contains(*c.pins.Load(), *seen)
+}
+
 // Address is the hub's host:port.
 func (c *Client) Address() string {
 	if c.base.Port() == "" {

@@ -156,7 +156,8 @@ func (r *Relay) once(ctx context.Context, h RelayHandler) error {
 	}
 }
 
-// probe pings each second; a path that does not answer is dropped, which ends the read loop.
+// probe pings each second; a path that does not answer is dropped, which ends the read loop. So is one to a key that the
+// clinic has taken back.
 func (r *Relay) probe(ctx context.Context, conn *websocket.Conn) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -169,7 +170,7 @@ func (r *Relay) probe(ctx context.Context, conn *websocket.Conn) {
 		pingCtx, cancel := context.WithTimeout(ctx, probeLost)
 		err := conn.Ping(pingCtx)
 		cancel()
-		if err != nil {
+		if err != nil || !r.client.stillPinned() {
 			conn.CloseNow()
 			return
 		}

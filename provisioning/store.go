@@ -68,12 +68,29 @@ func OpenStore(dir string, tlsSPKI []byte, now time.Time) (*Store, error) {
 	if err := document.Decode(raw, &s.saved); err != nil {
 		return nil, fmt.Errorf("documents in %s are damaged: %w; restore the state directory, or remove the file and enrol again", s.path, err)
 	}
-	s.trust, err = document.VerifyOwnerRoot(s.saved.Clinic, s.saved.OwnerRoots, now)
-	if err != nil && !errors.Is(err, document.ErrExpired) {
+	if s.trust, err = verifyChain(s.saved.Clinic, s.saved.OwnerRoots, now); err != nil {
 		return nil, fmt.Errorf("documents in %s: %w", s.path, err)
 	}
 	s.refreshLocked(now)
 	return s, nil
+}
+
+// verifyChain verifies the clinic's owner roots. One that has expired puts nothing in force any more, but it still says
+// where its successor comes from, so it is kept.
+func verifyChain(clinic document.Hash, chain []*document.Envelope, now time.Time) (*document.Trust, error) {
+	trust, err := document.VerifyOwnerRoot(clinic, chain, now)
+	if !errors.Is(err, document.ErrExpired) {
+		return trust, err
+	}
+	newest, err := document.Inspect(chain[len(chain)-1])
+	if err != nil {
+		return nil, err
+	}
+	root, ok := newest.(*document.OwnerRoot)
+	if !ok {
+		return nil, fmt.Errorf("owner root: %w", document.ErrPayloadType)
+	}
+	return document.VerifyOwnerRoot(clinic, chain, root.Issued)
 }
 
 // Adopt makes this box the clinic's that the claim names. A box that already belongs to another clinic refuses.
@@ -93,7 +110,12 @@ func (s *Store) Adopt(c *document.Claim, now time.Time) error {
 	}
 	next := s.saved
 	next.Nonce = nonce
-	next.Clinic, next.Hub, next.ClaimID, next.OwnerRoots = trust.Clinic(), c.Hub, c.ClaimID, c.OwnerRoots
+	next.Clinic, next.Hub, next.ClaimID = trust.Clinic(), c.Hub, c.ClaimID
+	if s.trust != nil && s.trust.Root().Version >= trust.Root().Version {
+		trust = s.trust // an old claim does not bring back an old owner root
+	} else {
+		next.OwnerRoots = c.OwnerRoots
+	}
 	if err := s.writeLocked(next); err != nil {
 		return err
 	}
@@ -138,6 +160,7 @@ func (s *Store) Apply(envelopes []*document.Envelope, now time.Time) (changed bo
 	next := s.saved
 	next.Envelopes, next.States = clone(s.saved.Envelopes), clone(s.saved.States)
 	trust := s.trust
+	now = s.notBeforeLocked(now)
 	var errs []error
 	for _, t := range document.Types() {
 		for _, e := range envelopes {
@@ -217,6 +240,10 @@ func (s *Store) refreshLocked(now time.Time) {
 	if s.trust == nil {
 		return
 	}
+	now = s.notBeforeLocked(now)
+	if !now.Before(s.trust.Root().Expires) {
+		return // under an owner root that has expired nothing is in force
+	}
 	if e := s.saved.Envelopes[document.TypeRoster]; e != nil {
 		s.roster, _ = document.Verify[document.Roster](e, s.trust, s.saved.States[document.TypeRoster], now)
 	}
@@ -226,6 +253,32 @@ func (s *Store) refreshLocked(now time.Time) {
 	if e := s.saved.Envelopes[document.TypeConfig]; e != nil {
 		s.config, _ = document.Verify[document.Config](e, s.trust, s.saved.States[document.TypeConfig], now)
 	}
+}
+
+// notBeforeLocked is the time to judge by: a clock that went back does not bring back what has run out. No earlier than
+// now can any document have been issued that was verified here.
+func (s *Store) notBeforeLocked(now time.Time) time.Time {
+	later := func(t time.Time) {
+		if t.After(now) {
+			now = t
+		}
+	}
+	later(s.trust.Root().Issued)
+	for _, e := range s.saved.Envelopes {
+		d, err := document.Inspect(e)
+		if err != nil {
+			continue // Verify says what is wrong with it
+		}
+		switch d := d.(type) {
+		case *document.Roster:
+			later(d.Issued)
+		case *document.People:
+			later(d.Issued)
+		case *document.Config:
+			later(d.Issued)
+		}
+	}
+	return now
 }
 
 func (s *Store) writeLocked(next saved) error {
