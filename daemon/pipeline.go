@@ -22,11 +22,17 @@ import (
 //	wanted? muted?                        dropped here, whatever the capture process does
 //	sealed <- e2ee.Sender.Encrypt(unit)   an error drops the unit and counts it; it is never sent clear
 //	track.Write(sealed)                   RTP, SRTP, SFU
-//	receivers' PLI and messages           -> capture: key frame, at most one each keyFrameGap
+//	receivers' PLI and messages           -> capture: key frame, within keyFrameGap and keyFrameBurst
 //	bandwidth estimate                    -> capture: rate
 
 const (
-	keyFrameGap   = 250 * time.Millisecond
+	// keyFrameGap is the least time between two requests for a key frame, keyFrameEvery between those of the long run,
+	// and keyFrameBurst how many may come before the long run begins. Whoever comes in needs one when the keys change,
+	// one when it confirms them and one when it subscribes, all within half a second, and sees nothing until the last.
+	keyFrameGap   = 120 * time.Millisecond
+	keyFrameEvery = 500 * time.Millisecond
+	keyFrameBurst = 4
+
 	captureRetry  = 300 * time.Millisecond
 	captureSettle = 5 * time.Second
 )
@@ -350,8 +356,8 @@ func (p *pipeline) help(o *outlet, err error) {
 	}
 }
 
-// keyFrame asks the encoder for a key frame. Requests closer together than keyFrameGap become one, sent at
-// the end of the gap: a receiver that storms cannot turn the picture into key frames.
+// keyFrame asks the encoder for a key frame. Requests that come too soon become one, sent when it may be: a receiver
+// that storms cannot turn the picture into key frames.
 func (p *pipeline) keyFrame() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -392,7 +398,8 @@ func (p *pipeline) keyFrameLocked() {
 
 // keyFrameGate spaces requests. It holds at most one that waits.
 type keyFrameGate struct {
-	last    time.Time
+	last    time.Time // of the last request
+	full    time.Time // when a whole burst will be there again
 	pending bool
 }
 
@@ -401,12 +408,22 @@ func (g *keyFrameGate) request(now time.Time) (wait time.Duration, ask bool) {
 	if g.pending {
 		return 0, false
 	}
-	if since := now.Sub(g.last); since < keyFrameGap {
-		g.pending = true
-		return keyFrameGap - since, true
+	at := g.full.Add(-(keyFrameBurst - 1) * keyFrameEvery)
+	if next := g.last.Add(keyFrameGap); next.After(at) {
+		at = next
 	}
-	g.last = now
+	if now.Before(at) {
+		g.pending = true
+		return at.Sub(now), true
+	}
+	g.fired(now)
 	return 0, true
 }
 
-func (g *keyFrameGate) fired(now time.Time) { g.last, g.pending = now, false }
+func (g *keyFrameGate) fired(now time.Time) {
+	g.last, g.pending = now, false
+	if g.full.Before(now) {
+		g.full = now
+	}
+	g.full = g.full.Add(keyFrameEvery)
+}

@@ -146,7 +146,7 @@ func TestVP8KeyFrames(t *testing.T) {
 			keys = append(keys, i)
 		}
 	}
-	if want := []int{0, 25, 28, 28 + 30*fps, 28 + 60*fps}; !slices.Equal(keys, want) {
+	if want := []int{0, 25, 27, 27 + 30*fps, 27 + 60*fps}; !slices.Equal(keys, want) {
 		t.Errorf("key frames at %v, want %v", keys, want)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // Our tuning.
 const (
 	KeyFrameInterval = 30 * time.Second       // between key frames that nobody asked for
-	KeyFrameGap      = 250 * time.Millisecond // least time between key frames; requests wait, none is lost
+	KeyFrameGap      = 120 * time.Millisecond // least time between key frames; requests wait, none is lost
 	// maxDropped is how many pictures in a row an encoder may drop to keep its rate. libvpx drops a few; one that
 	// drops for seconds is broken.
 	maxDropped = 60
