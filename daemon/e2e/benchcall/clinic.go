@@ -144,11 +144,12 @@ func (k *clinic) here(ctx context.Context, n int) error {
 
 // times are a receiving page's, in milliseconds since 1970.
 type times struct {
-	Token  float64 `json:"token"`
-	Agreed float64 `json:"agreed"`
-	First  float64 `json:"first"`
-	Asked  int     `json:"asked"`
-	Over   string  `json:"over"`
+	Token      float64 `json:"token"`
+	Agreed     float64 `json:"agreed"`
+	Subscribed float64 `json:"subscribed"`
+	First      float64 `json:"first"`
+	Asked      int     `json:"asked"`
+	Over       string  `json:"over"`
 }
 
 // picture waits for the page's first frame.

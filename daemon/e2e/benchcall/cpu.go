@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/pprof"
 	"strings"
@@ -51,15 +52,21 @@ func measureCPU(ctx context.Context, c config, r *report) error {
 		return err
 	}
 	time.Sleep(warm)
-	var shares, cores []float64
-	samples := 0
+	used, err := cpuTime()
+	if err != nil {
+		return err
+	}
+	var within, all int
 	for range c.pairs {
-		share, busy, seen, err := profiled(c.profile)
+		w, a, err := profiled(c.profile)
 		if err != nil {
 			return err
 		}
-		samples += seen
-		shares, cores = append(shares, 100*share), append(cores, 100*busy.Seconds()/c.profile.Seconds())
+		within, all = within+w, all+a
+	}
+	now, err := cpuTime()
+	if err != nil {
+		return err
 	}
 	after, err := k.arrived(ctx)
 	if err != nil {
@@ -68,10 +75,16 @@ func measureCPU(ctx context.Context, c config, r *report) error {
 	if after <= before {
 		return fmt.Errorf("nothing arrived from the page during the profiles")
 	}
+	if all == 0 {
+		return errors.New("the profiles are empty")
+	}
+	share := float64(within) / float64(all)
 	r.add(figure{
-		name: "encryption_share_of_daemon_cpu", unit: "%", value: median(shares), goal: 5, stretch: none,
-		spread: quantile(shares, 0.75) - quantile(shares, 0.25), n: len(shares),
-		comparison: fmt.Sprintf("the daemon takes %.1f %% of a core; shares %s; %d samples", median(cores), histogram(shares, 1), samples),
+		name: "encryption_share_of_daemon_cpu", unit: "%", value: 100 * share, goal: 5, stretch: none,
+		// The standard error of a share that was counted.
+		spread: 100 * math.Sqrt(share*(1-share)/float64(all)), n: all,
+		comparison: fmt.Sprintf("the daemon takes %.1f %% of a core; %d of %d samples are encryption's",
+			100*(now-used).Seconds()/(float64(c.pairs)*c.profile.Seconds()), within, all),
 	})
 	return nil
 }
@@ -88,41 +101,29 @@ func (k *clinic) arrived(ctx context.Context) (uint64, error) {
 	return st.Session.People[0].Received.VideoFrames, nil
 }
 
-// profiled runs the CPU profiler and returns encryption's share of the samples, and the CPU time that was used.
-func profiled(length time.Duration) (share float64, busy time.Duration, samples int, err error) {
+// profiled runs the CPU profiler and returns encryption's samples and all samples.
+func profiled(length time.Duration) (within, all int, err error) {
 	var raw bytes.Buffer
-	used, err := cpuTime()
-	if err != nil {
-		return 0, 0, 0, err
-	}
 	// A daemon that is nearly idle gives few samples at the usual 100 a second. The rate stays as it is set here; that
 	// StartCPUProfile cannot set its own is said by the runtime on standard error (runtime/pprof, StartCPUProfile).
 	runtime.SetCPUProfileRate(sampleRate)
 	if err := pprof.StartCPUProfile(&raw); err != nil {
-		return 0, 0, 0, err
+		return 0, 0, err
 	}
 	time.Sleep(length)
 	pprof.StopCPUProfile()
-	now, err := cpuTime()
-	if err != nil {
-		return 0, 0, 0, err
-	}
 	prof, err := profile.Parse(&raw)
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("read profile: %w", err)
+		return 0, 0, fmt.Errorf("read profile: %w", err)
 	}
-	var all, within int64
 	for _, s := range prof.Sample {
-		n := s.Value[1] // nanoseconds (runtime/pprof: samples/count, cpu/nanoseconds)
+		n := int(s.Value[0]) // runtime/pprof: samples/count, cpu/nanoseconds
 		all += n
 		if inEncryption(s) {
 			within += n
 		}
 	}
-	if all == 0 {
-		return 0, 0, 0, fmt.Errorf("the profile is empty")
-	}
-	return float64(within) / float64(all), now - used, int(all / prof.Period), nil
+	return within, all, nil
 }
 
 // cpuTime is the user and system time of this process.

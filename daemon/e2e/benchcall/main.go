@@ -81,7 +81,8 @@ func main() {
 	flag.DurationVar(&c.watch, "watch", 5*time.Second, "how long each side of a pair is watched for its delay")
 	flag.IntVar(&c.sessions, "sessions", 50, "sessions between the two looks at the daemon's memory")
 	flag.DurationVar(&c.idle, "idle", 150*time.Second, "how long the daemon is left idle before each look")
-	flag.DurationVar(&c.profile, "profile", 10*time.Second, "length of one CPU profile")
+	flag.DurationVar(&c.profile, "profile", 20*time.Second, "length of one CPU profile")
+	flag.StringVar(&c.bin, "bin", "", "folder of the built programs (default build/bin of the clone)")
 	only := flag.String("only", "", "measure only these groups, by commas: frames, start, picture, cpu, sessions")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -101,7 +102,9 @@ func run(ctx context.Context, c config, only string, r *report) error {
 	if c.root, err = clone(); err != nil {
 		return err
 	}
-	c.bin = filepath.Join(c.root, "build", "bin")
+	if c.bin == "" {
+		c.bin = filepath.Join(c.root, "build", "bin")
+	}
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	r.varied("pairs=%d joins=%d watch=%v sessions=%d idle=%v profile=%v picture=%dx%d@%d", c.pairs, c.joins, c.watch,
 		c.sessions, c.idle, c.profile, width, height, fps)

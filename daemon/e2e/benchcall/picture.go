@@ -115,7 +115,7 @@ type side struct {
 }
 
 // half is what one side shows in one pair.
-type half struct{ first, agreed, delay []float64 }
+type half struct{ first, agreed, subscribed, delay []float64 }
 
 func (s side) measure(ctx context.Context, c config) (half, error) {
 	var h half
@@ -125,6 +125,7 @@ func (s side) measure(ctx context.Context, c config) (half, error) {
 			return h, err
 		}
 		h.first = append(h.first, t.First-t.Token)
+		h.subscribed = append(h.subscribed, t.Subscribed-t.Token)
 		h.agreed = append(h.agreed, t.Agreed-t.Token) // of the rival's nothing: it has no round
 		if i == c.joins-1 {
 			time.Sleep(warm)
@@ -153,7 +154,7 @@ func measurePicture(ctx context.Context, c config, r *report) error {
 	}
 	defer end()
 	var first, delay compared
-	var agreed []float64
+	var agreed, subscribed, rivalSubscribed []float64
 	for pair := range c.pairs {
 		var got [3]half
 		for i := range got {
@@ -168,10 +169,13 @@ func measurePicture(ctx context.Context, c config, r *report) error {
 		}
 		first.take(got[0].first, got[1].first, got[2].first)
 		agreed = append(agreed, got[0].agreed...)
+		subscribed = append(subscribed, got[0].subscribed...)
+		rivalSubscribed = append(append(rivalSubscribed, got[1].subscribed...), got[2].subscribed...)
 		delay.take(got[0].delay, got[1].delay, got[2].delay)
 	}
 	first.report(r, "first_picture_vs_livekit_client", 1.1, 0.9, 1.1, 100)
-	r.add(figure{name: "token_to_agreed_keys", unit: "ms", value: median(agreed), goal: none, stretch: none, spread: none, n: len(agreed)})
+	r.add(figure{name: "token_to_agreed_keys", unit: "ms", value: median(agreed), goal: none, stretch: none, spread: none, n: len(agreed),
+		comparison: fmt.Sprintf("token to the first track: room %.1f ms, rival %.1f ms", median(subscribed), median(rivalSubscribed))})
 	r.varied("token to agreed keys, ms: %s", histogram(agreed, 50))
 	delay.report(r, "capture_to_render_vs_livekit_client", 1.1, 0.8, none, 20)
 	return nil

@@ -23,6 +23,7 @@ const keyFrameAfter = 300;
 interface Times {
   token?: number;
   agreed?: number;
+  subscribed?: number;
   first?: number;
   asked: number;
   over?: string;
@@ -50,7 +51,10 @@ const pictured = new Promise<void>((resolve) =>
 /** Everybody else's tracks go to elements that nobody sees: a page of a session plays them, too. */
 const others = new Map<string, typeof tile>();
 function tileOf(identity: string): typeof tile {
-  if (identity === room || room === undefined) return tile;
+  if (identity === room) {
+    times.subscribed ??= epoch();
+    return tile;
+  }
   let other = others.get(identity);
   if (!other) others.set(identity, (other = { video: document.createElement('video'), audio: new Audio() }));
   return other;
@@ -113,6 +117,7 @@ async function watch(admission: Admission, publisher: string, secret: string): P
   };
   const connection: Connection = new Connection(admission.identity, makeWorker(), ring, {
     subscribed(_, track: RemoteTrack) {
+      times.subscribed ??= epoch();
       track.attach(track.kind === 'audio' ? tile.audio : tile.video);
       if (track.kind === 'audio') void tile.audio.play().catch(() => undefined);
       else setTimeout(ask, keyFrameAfter);
