@@ -242,7 +242,9 @@ export class Session implements Actions, OwnMedia {
 
   #over(how: Over): void {
     if (how === 'restart') {
-      this.dispatch({ t: 'again' });
+      // As before the room let this person in.
+      this.#devices.closeAll();
+      this.dispatch({ t: 'returned' });
       void this.#membership();
     } else if (how === 'stopped' || how === 'different') {
       this.dispatch({ t: 'stopped', different: how === 'different' });

@@ -72,6 +72,8 @@ export interface State {
   readonly demo: boolean;
   readonly devices: Readonly<Record<DeviceKind, Device>>;
   readonly lobby: 'sending' | 'open' | 'closed';
+  /** The room began anew in the middle of things, so this person waits once more. */
+  readonly returned: boolean;
   readonly relay: boolean;
   readonly agreed: Agreed | undefined;
   /** Media may leave the page now, and somebody is ready to receive it. */
@@ -84,7 +86,7 @@ export interface State {
 }
 
 export type Event =
-  | { readonly t: 'go' | 'asking' | 'passed' | 'waiting' | 'closed_room' | 'admitted' | 'again' | 'panel' }
+  | { readonly t: 'go' | 'asking' | 'passed' | 'waiting' | 'closed_room' | 'admitted' | 'again' | 'returned' | 'panel' }
   | { readonly t: 'joined'; readonly room: string; readonly clinic: string; readonly demo: boolean }
   | { readonly t: 'want'; readonly kind: DeviceKind; readonly wanted: boolean }
   | { readonly t: 'device'; readonly kind: DeviceKind; readonly on: boolean; readonly trouble?: DeviceTrouble }
@@ -111,6 +113,7 @@ export const initial: State = {
   demo: false,
   devices: { camera: closed, microphone: closed },
   lobby: 'sending',
+  returned: false,
   relay: true,
   agreed: undefined,
   sending: false,
@@ -208,7 +211,8 @@ export function reduce(state: State, event: Event): State {
     case 'notice':
       return notice(state, event.notice);
     case 'again':
-      return { ...outside(state), screen: 'waiting', notice: undefined, lobby: 'sending' };
+    case 'returned':
+      return { ...outside(state), screen: 'waiting', notice: undefined, lobby: 'sending', returned: event.t === 'returned' };
   }
 }
 

@@ -43,6 +43,13 @@ test('what arrives at the room comes from its own report', () => {
   assert.deepEqual(receiptWords(told, room), ['Room 3 receives your picture.', 'Room 3 does not receive your sound.']);
 });
 
+test('waiting once more says that the room is back', () => {
+  const returned = after(...toWaiting, { t: 'waiting' }, { t: 'admitted' }, { t: 'returned' });
+  assert.match(waitingWords(returned)[0]!, /^Room 3 stopped for a moment and is back/);
+  assert.match(waitingWords(reduce(returned, { t: 'waiting' }))[0]!, /is back/);
+  assert.match(waitingWords(reduce(returned, { t: 'closed_room' }))[0]!, /not open yet/);
+});
+
 test('waiting says that the devices are closed, and when they open', () => {
   const [first, second] = waitingWords(after(...toWaiting, { t: 'waiting' }));
   assert.equal(first, 'Room 3 knows that you are here.');

@@ -80,7 +80,8 @@ export function noticeWords(state: State): NoticeWords {
 export function waitingWords(state: State): readonly string[] {
   const { room } = state;
   const place = { sending: 'waiting.sending', open: 'waiting.open', closed: 'waiting.closed' } as const;
-  const first = state.relay ? t(place[state.lobby], { room }) : t('waiting.line');
+  const here = state.returned && state.lobby !== 'closed' ? 'waiting.returned' : place[state.lobby];
+  const first = state.relay ? t(here, { room }) : t('waiting.line');
   const { camera, microphone } = state.devices;
   if (camera.wanted && microphone.wanted) return [first, t('waiting.devices', { room })];
   if (microphone.wanted) return [first, t('waiting.camera_off', { room })];
