@@ -86,12 +86,18 @@ func ok(t *testing.T, err error) {
 func enter(t *testing.T, b *browser.Browser, link string, scripts ...string) *browser.Page {
 	t.Helper()
 	p := must[*browser.Page](t)(b.Open(link, append([]string{probe}, scripts...)...))
+	through(t, p)
+	return p
+}
+
+// through takes a page that has just been opened to the lobby.
+func through(t *testing.T, p *browser.Page) {
+	t.Helper()
 	for _, screen := range []string{"welcome", "ask", "check"} {
 		ok(t, p.Await(20*time.Second, "document.documentElement.dataset.screen === '"+screen+"' && document.querySelector('main .button.primary:not([disabled])')"))
 		ok(t, p.Click("main .button.primary"))
 	}
 	ok(t, p.Await(20*time.Second, "document.documentElement.dataset.screen === 'waiting'"))
-	return p
 }
 
 // call brings one person into a running session.

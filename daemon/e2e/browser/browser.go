@@ -121,6 +121,10 @@ func (b *Browser) Open(url string, scripts ...string) (*Page, error) {
 func (p *Page) listen(ev any) {
 	var line string
 	switch ev := ev.(type) {
+	case *page.EventJavascriptDialogOpening:
+		// "Leave this page?" is answered with yes. From a goroutine: an answer waits for the next event.
+		go func() { _ = chromedp.Run(p.ctx, page.HandleJavaScriptDialog(true)) }()
+		return
 	case *runtime.EventConsoleAPICalled:
 		var parts []string
 		for _, a := range ev.Args {
@@ -198,6 +202,9 @@ func (p *Page) Click(selector string) error {
 	}
 	return nil
 }
+
+// Reload loads the page again, as a person would.
+func (p *Page) Reload() error { return chromedp.Run(p.ctx, chromedp.Reload()) }
 
 // Screenshot writes a PNG of what is visible.
 func (p *Page) Screenshot(path string) error {

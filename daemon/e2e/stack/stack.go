@@ -377,15 +377,28 @@ var linkForm = regexp.MustCompile(`https?://[^ \n"]*#[^ \n"]*`)
 
 // Session makes a session now with one person, as role:name, and returns the link of the invitation.
 func (s *Stack) Session(ctx context.Context, who string) (string, error) {
-	out, err := s.Run(ctx, "alcove-hub", "session", "add", "--socket", s.adminSocket, "--room", s.Room, "--with", who, "--length", "2h", "--invite")
+	links, err := s.Links(ctx, who)
 	if err != nil {
 		return "", err
 	}
-	link := linkForm.FindString(out)
-	if link == "" {
-		return "", fmt.Errorf("no link in %q", out)
+	return links[0], nil
+}
+
+// Links makes a session now with these people, as role:name, and returns the links of their invitations.
+func (s *Stack) Links(ctx context.Context, who ...string) ([]string, error) {
+	args := []string{"session", "add", "--socket", s.adminSocket, "--room", s.Room, "--length", "2h", "--invite"}
+	for _, w := range who {
+		args = append(args, "--with", w)
 	}
-	return link, nil
+	out, err := s.Run(ctx, "alcove-hub", args...)
+	if err != nil {
+		return nil, err
+	}
+	links := linkForm.FindAllString(out, -1)
+	if len(links) != len(who) {
+		return nil, fmt.Errorf("%d links for %d people in %q", len(links), len(who), out)
+	}
+	return links, nil
 }
 
 // Press runs `alcoved room verb…`.
