@@ -50,6 +50,9 @@ func Run(ctx context.Context, conf Config, opt Options) error {
 	if err != nil {
 		return err
 	}
+	if err := forbidDumps(); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(opt.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutAddresses}))
 	if opt.Sink == nil {
 		opt.Sink = discard{}

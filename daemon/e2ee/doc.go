@@ -37,7 +37,7 @@
 // LiveKit's keys are symmetric: every member holds the key of each other member. In a session of three or more, a member
 // who also controls the server could imitate another member; with two, the own key is never accepted for receiving, so
 // nobody can. Sizes and times of frames are visible. Key bytes are forgotten, not overwritten: Go's memory is not
-// ours to clear, and the process that holds them locks its memory away from others.
+// ours to clear; the daemon forbids core files and other processes' looks into it, which root can undo.
 //
 // The package imports no network, clock or operating system: whoever needs time passes it in as a number. Counting and
 // logging are the caller's; [Reason] names every refusal in a word fit for a metric label.
