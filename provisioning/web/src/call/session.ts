@@ -152,7 +152,7 @@ export class Session implements Actions, OwnMedia {
   }
 
   dispatch(event: Event): void {
-    const entering = event.t === 'agreed' && this.#state.screen !== 'call';
+    const entering = this.#state.screen !== 'call';
     let state = reduce(this.#state, event);
     if (entering && state.screen === 'call') state = { ...state, panel: matchMedia(wide).matches };
     if (state === this.#state) return;

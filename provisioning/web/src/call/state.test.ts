@@ -11,9 +11,14 @@ test('the whole way in', () => {
 test('no step is skipped by an event that comes too early', () => {
   const early: Event[] = [{ t: 'admitted' }, { t: 'agreed', agreed: agreedOn(room, me) }, { t: 'passed' }, { t: 'waiting' }];
   for (const event of early) assert.equal(after(event).screen, 'welcome', event.t);
+});
+
+test('an agreement that comes before the hub says "admitted" is not lost', () => {
   const state = after(...toWaiting, { t: 'agreed', agreed: agreedOn(room, me) });
   assert.equal(state.screen, 'waiting');
-  assert.equal(state.agreed, undefined);
+  const inside = reduce(state, { t: 'admitted' });
+  assert.equal(inside.screen, 'call');
+  assert.deepEqual(others(inside).map((p) => p.name), ['Room 3']);
 });
 
 test('people come from the agreement alone', () => {

@@ -184,10 +184,12 @@ export function reduce(state: State, event: Event): State {
     case 'closed_room':
       return lobby(state, 'closed');
     case 'admitted':
-      return state.screen === 'waiting' ? { ...state, screen: 'securing' } : state;
+      // The room may have let this person in, and agreed, before the hub had a token to say so with.
+      return state.screen === 'waiting' ? { ...state, screen: state.agreed ? 'call' : 'securing' } : state;
     case 'relay':
       return { ...state, relay: event.up };
     case 'agreed':
+      if (state.screen === 'waiting') return { ...agreed(state, event.agreed), screen: 'waiting' };
       return state.screen === 'securing' || state.screen === 'call' ? agreed(state, event.agreed) : state;
     case 'compared':
       return compared(state, event.identity, event.by);
