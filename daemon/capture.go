@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -75,6 +76,11 @@ func (l *childLauncher) launch(ctx context.Context, want captureSettings) (captu
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "capture"), os.NewFile(uintptr(pair[1]), "capture-child")
 	defer theirs.Close()
+	// What we inherited ourselves, from a shell for instance, is not marked to be closed as what we opened is.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("keep our descriptors from the capture process: %w", err)
+	}
 	cmd := exec.Command(l.command[0], append(slices.Clone(l.command[1:]), want.arguments()...)...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = childEnvironment(os.Environ())

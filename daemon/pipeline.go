@@ -177,6 +177,7 @@ func (p *pipeline) run(ctx context.Context) {
 	on := false
 	for ctx.Err() == nil {
 		if !on {
+			p.state.Store(&captureState{}) // trouble with what nobody wants is over
 			select {
 			case <-ctx.Done():
 			case on = <-p.wanted:

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
 	"github.com/alcove-room/alcove/provisioning/document"
@@ -94,8 +95,8 @@ func printable(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, " "))
-	for i := range s {
-		if i >= maxShown {
+	for i, r := range s {
+		if i+utf8.RuneLen(r) > maxShown {
 			return s[:i]
 		}
 	}

@@ -39,7 +39,7 @@ func NewMetrics() *Metrics {
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "alcove_session_line_losses_total", Help: "Connections to the SFU that ended, by whether they ever stood."}, []string{"outcome"}),
 		rate: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "alcove_media_available_bitrate_bits_per_second", Help: "Own estimate of what the line takes."}),
+			Name: "alcove_media_available_bytes_per_second", Help: "Own estimate of what the line takes."}),
 	}
 	for _, r := range e2ee.Reasons() {
 		m.rejectedFrames.WithLabelValues(r)
@@ -63,7 +63,7 @@ func (m *Metrics) rejected(reason string) { m.rejectedFrames.WithLabelValues(rea
 func (m *Metrics) refused(reason string)  { m.refusedTracks.WithLabelValues(reason).Inc() }
 func (m *Metrics) keyFrameAsked()         { m.keyFrames.Inc() }
 func (m *Metrics) roundFailed()           { m.failedRounds.Inc() }
-func (m *Metrics) estimate(bps int)       { m.rate.Set(float64(bps)) }
+func (m *Metrics) estimate(bps int)       { m.rate.Set(float64(bps) / 8) }
 
 func (m *Metrics) epoch(number uint32, others int) {
 	m.rounds.Inc()
