@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -17,9 +16,6 @@ import (
 
 // encryption are the functions whose CPU time is the encryption's, with all that they call.
 var encryption = []string{"/daemon/e2ee.(*Sender).Encrypt", "/daemon/e2ee.(*Receiver).Decrypt"}
-
-// sampleRate is how often a running thread is looked at, per second of its CPU time.
-const sampleRate = 1000
 
 type discard struct{}
 
@@ -104,9 +100,6 @@ func (k *clinic) arrived(ctx context.Context) (uint64, error) {
 // profiled runs the CPU profiler and returns encryption's samples and all samples.
 func profiled(length time.Duration) (within, all int, err error) {
 	var raw bytes.Buffer
-	// A daemon that is nearly idle gives few samples at the usual 100 a second. The rate stays as it is set here; that
-	// StartCPUProfile cannot set its own is said by the runtime on standard error (runtime/pprof, StartCPUProfile).
-	runtime.SetCPUProfileRate(sampleRate)
 	if err := pprof.StartCPUProfile(&raw); err != nil {
 		return 0, 0, err
 	}

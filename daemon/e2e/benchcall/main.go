@@ -81,7 +81,7 @@ func main() {
 	flag.DurationVar(&c.watch, "watch", 5*time.Second, "how long each side of a pair is watched for its delay")
 	flag.IntVar(&c.sessions, "sessions", 50, "sessions between the two looks at the daemon's memory")
 	flag.DurationVar(&c.idle, "idle", 150*time.Second, "how long the daemon is left idle before each look")
-	flag.DurationVar(&c.profile, "profile", 20*time.Second, "length of one CPU profile")
+	flag.DurationVar(&c.profile, "profile", 30*time.Second, "length of one CPU profile")
 	flag.StringVar(&c.bin, "bin", "", "folder of the built programs (default build/bin of the clone)")
 	only := flag.String("only", "", "measure only these groups, by commas: frames, start, picture, cpu, sessions")
 	flag.Parse()
