@@ -262,9 +262,10 @@ func (m *meter) add(packet []byte) (db float64, ok bool) {
 	if m.n < 48000 {
 		return 0, false
 	}
+	// A decoder that was fed with nonsense may give anything, and a level that is no number cannot be told to anybody.
 	db = silent
-	if m.sum > 0 {
-		db = max(db, 10*math.Log10(m.sum/float64(m.n)))
+	if m.sum > 0 && !math.IsInf(m.sum, 0) {
+		db = min(0, max(db, 10*math.Log10(m.sum/float64(m.n))))
 	}
 	m.sum, m.n = 0, 0
 	return db, true
