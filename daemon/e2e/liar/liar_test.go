@@ -106,6 +106,19 @@ func (h histogram) add(what, value string) {
 	h[what][value]++
 }
 
+// complete checks that what is drawn by chance came up in all its values.
+func (h histogram) complete(t *testing.T) {
+	t.Helper()
+	want := map[string][]string{"role": {"therapist", "patient", "guest"}, "victim": {HubToRoom.String(), HubToPage.String()}}
+	for what, values := range want {
+		for _, v := range values {
+			if len(h[what]) > 0 && h[what][v] == 0 {
+				t.Errorf("%s %q never came up", what, v)
+			}
+		}
+	}
+}
+
 func (h histogram) String() string {
 	var b strings.Builder
 	for _, what := range slices.Sorted(maps.Keys(h)) {
@@ -151,6 +164,9 @@ func TestLiar(t *testing.T) {
 				if testing.Verbose() {
 					t.Logf("run %d: prepared in %v, took %v, leapt %v, %v: %s", i, r.run.prepared.Round(time.Millisecond), o.Took.Round(time.Millisecond), o.Last.Leapt.Round(time.Second), r.run.varied, o.Class)
 				}
+			}
+			if *full {
+				h.complete(t)
 			}
 			for _, v := range lie.Variants[:min(count(), len(lie.Variants))] {
 				if h["variant"][v] == 0 {
