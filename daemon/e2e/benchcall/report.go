@@ -14,11 +14,11 @@ var none = math.NaN()
 
 // figure is one line. Less is better in all of them.
 type figure struct {
-	name, unit            string
-	value, goal, stretch  float64
-	spread                float64
-	n                     int
-	histogram, comparison string // printed beside the line, for people
+	name, unit           string
+	value, goal, stretch float64
+	spread               float64
+	n                    int
+	comparison           string // printed beside the line, for people
 }
 
 // missed says that the goal was missed. What could not be measured reaches no goal; what has none misses none.

@@ -7,7 +7,7 @@
 import { LogLevel, setLogLevel, type RemoteTrack } from 'livekit-client';
 import { fetchClinic, newMember } from '../../../../provisioning/web/src/call/agreement.ts';
 import { trustedWorkerUrl } from '../../../../provisioning/web/src/call/assets.ts';
-import { Call } from '../../../../provisioning/web/src/call/call.ts';
+import { Call, type MakeConnection } from '../../../../provisioning/web/src/call/call.ts';
 import type { Event } from '../../../../provisioning/web/src/call/state.ts';
 import { Connection, type CallWorker } from '../../../../provisioning/web/src/media/connection.ts';
 import { Devices, type DeviceKind } from '../../../../provisioning/web/src/media/devices.ts';
@@ -35,7 +35,12 @@ const epoch = () => performance.timeOrigin + performance.now();
 const StrictWorker = strictOver(Worker as unknown as Parameters<typeof strictOver>[0]);
 setLogLevel(LogLevel.silent);
 guardScriptTransform(globalThis as { RTCRtpScriptTransform?: unknown }, (worker) => worker instanceof StrictWorker);
-const makeWorker = () => new StrictWorker(trustedWorkerUrl()) as unknown as CallWorker;
+
+/** Called as soon as the token is there, for whichever side it is. */
+const makeConnection = (...[own, ring, events]: Parameters<MakeConnection>): Connection => {
+  times.token ??= epoch();
+  return new Connection(own, new StrictWorker(trustedWorkerUrl()) as unknown as CallWorker, ring, events);
+};
 
 const tile = {
   video: document.querySelector('video')!,
@@ -67,7 +72,6 @@ const knocked = new Promise<void>((resolve) => (waiting = resolve));
 
 function note(event: Event): void {
   if (event.t === 'waiting') waiting();
-  if (event.t === 'admitted') times.token = epoch();
   if (event.t === 'agreed') {
     times.agreed ??= epoch();
     room = event.agreed.people.find((p) => p.role === 'device')?.identity;
@@ -95,7 +99,7 @@ async function member(...kinds: readonly DeviceKind[]): Promise<void> {
     wanted: () => kinds,
     dispatch: note,
     tile: tileOf,
-    makeWorker,
+    makeConnection,
     over: (how) => (times.over = typeof how === 'string' ? how : how.kind),
   });
   call.start();
@@ -108,14 +112,13 @@ async function watch(admission: Admission, publisher: string, secret: string): P
   const usages: KeyUsage[] = ['deriveBits', 'deriveKey'];
   const key = await crypto.subtle.importKey('raw', fromBase64url(secret), 'HKDF', false, usages);
   ring.receive(publisher, 0, key);
-  times.token = epoch();
   const ask = () => {
     if (times.first !== undefined) return;
     times.asked++;
     void connection.sendData(publisher, new Uint8Array([1]));
     setTimeout(ask, keyFrameAfter);
   };
-  const connection: Connection = new Connection(admission.identity, makeWorker(), ring, {
+  const connection: Connection = makeConnection(admission.identity, ring, {
     subscribed(_, track: RemoteTrack) {
       times.subscribed ??= epoch();
       track.attach(track.kind === 'audio' ? tile.audio : tile.video);
