@@ -100,10 +100,13 @@ func TestLobby(t *testing.T) {
 	must[stack.Status](t)(s.Await(t.Context(), 10*time.Second, "both wait", waiting(2)))
 	time.Sleep(time.Second)
 	onlyWaits(t, inside)
+	// A busy media server keeps the hub's answer back; the room's own word is there long before.
+	media.slow.Store(int64(1500 * time.Millisecond))
 	must[stack.Status](t)(s.Press(t.Context(), "admit", "Dr. Lee"))
 	must[stack.Status](t)(s.Press(t.Context(), "start", "--when-admitted"))
 	picture(t, inside, 20*time.Second)
 
+	media.slow.Store(0)
 	// A reload in the middle of the call makes a newcomer too.
 	ok(t, inside.Reload())
 	through(t, inside)

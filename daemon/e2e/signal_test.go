@@ -46,6 +46,8 @@ type sfu struct {
 	// keeps refuses the hub's removals; refused counts them.
 	keeps   atomic.Bool
 	refused atomic.Int64
+	// slow is how long LiveKit's API takes to answer the hub, in nanoseconds.
+	slow atomic.Int64
 
 	api *httputil.ReverseProxy
 }
@@ -86,6 +88,7 @@ func (s *sfu) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/protobuf")
 		w.WriteHeader(http.StatusOK)
 	default:
+		time.Sleep(time.Duration(s.slow.Load()))
 		s.api.ServeHTTP(w, r)
 	}
 }
