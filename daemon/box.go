@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -159,7 +160,8 @@ func (b *box) readClaim() (*document.Claim, error) {
 		return claim, nil
 	}
 	if _, err := claim.Verify(time.Now()); err != nil {
-		return nil, err // before the log hears of it: a bad claim that stays there is looked at each second
+		// Before the audit log hears of it: a bad claim that stays there is looked at each second.
+		return nil, errors.New(strings.ReplaceAll(err.Error(), claim.ClaimID, claimName(claim)))
 	}
 	if err := b.ledger.Permit(audit.EnrolApply, claimName(claim)); err != nil {
 		return nil, fmt.Errorf("the log cannot be written, so no claim is followed: %w", err)
