@@ -8,7 +8,7 @@
 import type { RemoteTrack } from 'livekit-client';
 import type { Effect, Epoch, Reason } from '../agreement/api.ts';
 import { equal, toHex, type Bytes } from '../agreement/bytes.ts';
-import { Connection, type CallWorker, type ConnectionEvents } from '../media/connection.ts';
+import type { Connection, ConnectionEvents } from '../media/connection.ts';
 import type { DeviceKind, Devices } from '../media/devices.ts';
 import { KeyRing } from '../media/keys.ts';
 import { Line } from '../media/line.ts';
@@ -32,6 +32,22 @@ export interface Agreement {
   leave(now: number): Promise<readonly Effect[]>;
 }
 
+/** A connection to LiveKit as a call uses it. */
+export type CallConnection = Pick<
+  Connection,
+  | 'isConnected'
+  | 'connect'
+  | 'setMembers'
+  | 'allowSending'
+  | 'setTrack'
+  | 'keyFrame'
+  | 'sendData'
+  | 'counters'
+  | 'close'
+>;
+
+export type MakeConnection = (own: string, ring: KeyRing, events: ConnectionEvents) => CallConnection;
+
 export interface CallOptions {
   readonly relayUrl: string;
   readonly bearer: string;
@@ -43,7 +59,8 @@ export interface CallOptions {
   readonly wanted: () => readonly DeviceKind[];
   readonly dispatch: (event: Event) => void;
   readonly tile: (identity: string) => Tile | undefined;
-  readonly makeWorker: () => CallWorker;
+  /** Makes a connection that has never been used, with a worker and a key provider of its own. */
+  readonly makeConnection: MakeConnection;
   /** The membership is over: everything is closed when this is called. */
   readonly over: (how: Over) => void;
   readonly socket?: (url: string, protocol: string) => Socket;
@@ -80,7 +97,7 @@ export class Call {
   readonly #relay: RelayClient;
   readonly #ring: KeyRing;
   readonly #channel = new Channel();
-  readonly #line: Line<Connection>;
+  readonly #line: Line<CallConnection>;
   readonly #health = new Health(performance.now());
   #epoch: Epoch | undefined;
   #members: ReadonlySet<string> = new Set();
@@ -107,7 +124,7 @@ export class Call {
       events: this.#relayEvents(),
       ...(options.socket ? { connect: options.socket } : {}),
     });
-    this.#line = new Line<Connection>({
+    this.#line = new Line<CallConnection>({
       make: () => this.#connection(),
       requestToken: () => this.#relay.send({ t: 'token' }),
       reachable: () => this.#relay.isUp,
@@ -332,13 +349,8 @@ export class Call {
     this.#o.devices.closeAll();
   }
 
-  #connection(): Connection {
-    const connection: Connection = new Connection(
-      this.#o.agreement.eid,
-      this.#o.makeWorker(),
-      this.#ring,
-      this.#connectionEvents(),
-    );
+  #connection(): CallConnection {
+    const connection = this.#o.makeConnection(this.#o.agreement.eid, this.#ring, this.#connectionEvents());
     connection.setMembers(this.#members);
     connection.allowSending(this.#sending);
     return connection;
@@ -375,7 +387,7 @@ export class Call {
     if (settling && this.#relay.isUp && this.#line.current && !this.#flows()) this.#line.reachableAgain(false);
   }
 
-  #connected(connection: Connection): void {
+  #connected(connection: CallConnection): void {
     // Members and permission may have changed while it connected.
     connection.setMembers(this.#members);
     connection.allowSending(this.#sending);

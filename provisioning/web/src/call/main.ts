@@ -1,7 +1,7 @@
 // Entry of the call page: wiring only.
 
 import { LogLevel, setLogLevel } from 'livekit-client';
-import type { CallWorker } from '../media/connection.ts';
+import { Connection, type CallWorker } from '../media/connection.ts';
 import { guardScriptTransform, strictOver } from '../media/strictworker.ts';
 import { fetchClinic, newMember } from './agreement.ts';
 import { checkWorker, loadFont, trustedWorkerUrl } from './assets.ts';
@@ -9,6 +9,8 @@ import { Session } from './session.ts';
 import { missingSupport } from './support.ts';
 
 const StrictWorker = strictOver(Worker as unknown as Parameters<typeof strictOver>[0]);
+
+const newWorker = () => new StrictWorker(trustedWorkerUrl()) as unknown as CallWorker;
 
 // livekit-client writes identities and addresses to the console.
 setLogLevel(LogLevel.silent);
@@ -30,7 +32,7 @@ const session = new Session({
   support,
   openClinic: fetchClinic,
   makeAgreement: newMember,
-  makeWorker: () => new StrictWorker(trustedWorkerUrl()) as unknown as CallWorker,
+  makeConnection: (own, ring, events) => new Connection(own, newWorker(), ring, events),
 });
 
 addEventListener('pagehide', () => session.hide());

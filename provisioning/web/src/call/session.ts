@@ -5,10 +5,9 @@ import type { Role } from '../agreement/document.ts';
 import type { Clinic } from '../trust/clinic.ts';
 import { LevelMeter, Devices, type DeviceKind } from '../media/devices.ts';
 import { join, JoinError, readLink, relayUrl, type Joined, type Link } from '../relay/join.ts';
-import type { CallWorker } from '../media/connection.ts';
 import type { Membership } from './agreement.ts';
 import type { Agreement } from './call.ts';
-import { Call, type Over } from './call.ts';
+import { Call, type MakeConnection, type Over } from './call.ts';
 import type { Actions, OwnMedia } from './screens.ts';
 import { initial, reduce, type Event, type Notice, type State } from './state.ts';
 import { View } from './view.ts';
@@ -22,7 +21,7 @@ export interface SessionOptions {
   readonly openClinic: (link: Link) => Promise<Clinic>;
   /** Makes a new endpoint. */
   readonly makeAgreement: (clinic: Clinic, membership: Membership) => Promise<Agreement>;
-  readonly makeWorker: () => CallWorker;
+  readonly makeConnection: MakeConnection;
 }
 
 const roles: ReadonlySet<string> = new Set<Role>(['therapist', 'patient', 'guest']);
@@ -230,7 +229,7 @@ export class Session implements Actions, OwnMedia {
         if (this.#call === call) this.dispatch(event);
       },
       tile: (identity) => this.#view.tile(identity),
-      makeWorker: this.#o.makeWorker,
+      makeConnection: this.#o.makeConnection,
       over: (how) => {
         if (this.#call !== call) return;
         this.#call = undefined;
