@@ -18,9 +18,11 @@ go_tests() {
 		"$testsum" -skips .ci/skips -out "build/results/$name.count" go
 }
 
-# node_tests NAME ARGS… does the same for a command that ends in Node's test runner.
+# node_tests NAME ARGS… does the same for a command that ends in Node's test runner. Where .ci/deps has found
+# the machine's Node too old for the tests, it has put one into .ci/node.
 node_tests() {
-	local name=$1
+	local name=$1 PATH=$PATH
+	[ ! -x .ci/node/node_modules/.bin/node ] || PATH=$PWD/.ci/node/node_modules/.bin:$PATH
 	shift
 	rm -f "build/results/$name.count"
 	"$@" 2>&1 </dev/null | tee "build/results/$name.log" |
