@@ -52,8 +52,7 @@ struct alcove_va {
 };
 
 static int fail(alcove_va_error *err, const char *step, int status) {
-	err->step = step;
-	err->status = status;
+	*err = (alcove_va_error){.step = step, .status = status};
 	return -1;
 }
 
@@ -73,8 +72,10 @@ static void silent(void *context, const char *message) {
 
 static int open_display(alcove_va *e, alcove_va_error *err) {
 	e->fd = open(e->cfg.node, O_RDWR | O_CLOEXEC);
-	if (e->fd < 0)
-		return fail(err, "open render node", -errno);
+	if (e->fd < 0) {
+		*err = (alcove_va_error){.step = "open render node", .os_error = errno};
+		return -1;
+	}
 	e->dpy = vaGetDisplayDRM(e->fd);
 	if (!e->dpy)
 		return fail(err, "vaGetDisplayDRM", VA_STATUS_ERROR_INVALID_DISPLAY);
@@ -539,4 +540,6 @@ const char *alcove_va_vendor(const alcove_va *e) { return e->vendor ? e->vendor 
 
 int alcove_va_packs(const alcove_va *e) { return e->packed != 0; }
 
-const char *alcove_va_error_text(int status) { return status < 0 ? strerror(-status) : vaErrorStr(status); }
+const char *alcove_va_error_text(const alcove_va_error *err) {
+	return err->os_error ? strerror(err->os_error) : vaErrorStr(err->status);
+}

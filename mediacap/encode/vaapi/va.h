@@ -19,10 +19,11 @@ typedef struct {
 	unsigned timeout_ms; // of one picture, when the driver can wait with a limit
 } alcove_va_config;
 
-// alcove_va_error says which step failed and why. status is a VAStatus, or minus errno.
+// alcove_va_error says which step failed and why: a VAStatus, or an errno.
 typedef struct {
 	const char *step;
 	int status;
+	int os_error;
 } alcove_va_error;
 
 // alcove_va_result is an access unit in Annex B form; n is 0 when the driver dropped the picture. unit is valid until
@@ -49,5 +50,5 @@ int alcove_va_packs(const alcove_va *e);
 
 void alcove_va_close(alcove_va *e);
 
-// alcove_va_error_text describes a status.
-const char *alcove_va_error_text(int status);
+// alcove_va_error_text describes an error.
+const char *alcove_va_error_text(const alcove_va_error *err);

@@ -31,7 +31,7 @@ import (
 )
 
 const (
-	// Limit is how long the driver may take for a picture. A working one takes a tenth of it; more is longer than the
+	// Limit is how long the driver may take for a picture unless Config says otherwise. A working one takes a tenth of it; more is longer than the
 	// gap that a person is to see when an encoder is replaced.
 	Limit = 200 * time.Millisecond
 	// firstLimit is for an encoder's first picture, at which a driver may load firmware and build kernels.
@@ -62,21 +62,20 @@ func (p EntryPoint) String() string {
 type Config struct {
 	Node          string // render node; never card0, which would need more rights
 	EntryPoint    EntryPoint
-	Width, Height int     // pixels, even
-	FrameRate     float64 // nominal, per second
-	BitRate       int     // bits per second
-	Level         int     // level_idc of ITU-T H.264 table A-1
+	Width, Height int           // pixels, even
+	FrameRate     float64       // nominal, per second
+	BitRate       int           // bits per second
+	Level         int           // level_idc of ITU-T H.264 table A-1
+	Limit         time.Duration // for a picture; 0: Limit
 }
 
 // Error is a step that failed.
 type Error struct {
 	Step   string // a function of libva, or what was looked for
-	Status int    // VAStatus, or minus an errno
+	Reason string
 }
 
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: %s", e.Step, strings.ToLower(C.GoString(C.alcove_va_error_text(C.int(e.Status)))))
-}
+func (e *Error) Error() string { return e.Step + ": " + e.Reason }
 
 // ErrHung means that the driver did not return within the limit.
 var ErrHung = errors.New("the driver does not return")
@@ -119,16 +118,19 @@ func Open(cfg Config) (*Encoder, error) {
 	if cfg.Width < 16 || cfg.Height < 16 || cfg.Width > 4096 || cfg.Height > 4096 || cfg.Width%2 != 0 || cfg.Height%2 != 0 {
 		return nil, fmt.Errorf("open %v: size %d×%d", cfg.EntryPoint, cfg.Width, cfg.Height)
 	}
+	if cfg.Limit == 0 {
+		cfg.Limit = Limit
+	}
 	num, den := rational(cfg.FrameRate)
 	node := C.CString(cfg.Node)
 	defer C.free(unsafe.Pointer(node))
 	c := C.alcove_va_config{node: node, entrypoint: C.int(cfg.EntryPoint), w: C.uint(cfg.Width), h: C.uint(cfg.Height),
 		fps_num: C.uint(num), fps_den: C.uint(den), bps: C.uint(cfg.BitRate), level: C.uint(cfg.Level),
-		timeout_ms: C.uint(Limit.Milliseconds())}
+		timeout_ms: C.uint(cfg.Limit.Milliseconds())}
 	var failure C.alcove_va_error
-	e := &Encoder{cfg: cfg, limit: firstLimit, ask: make(chan request), done: make(chan answer, 1), freed: make(chan struct{})}
+	e := &Encoder{cfg: cfg, limit: max(firstLimit, cfg.Limit), ask: make(chan request), done: make(chan answer, 1), freed: make(chan struct{})}
 	if e.c = C.alcove_va_open(&c, &failure); e.c == nil {
-		return nil, fmt.Errorf("open %v on %s: %w", cfg.EntryPoint, cfg.Node, failed(failure))
+		return nil, fmt.Errorf("open %v on %s: %w", cfg.EntryPoint, cfg.Node, failed(&failure))
 	}
 	e.timer = time.NewTimer(time.Hour)
 	e.timer.Stop()
@@ -136,8 +138,8 @@ func Open(cfg Config) (*Encoder, error) {
 	return e, nil
 }
 
-func failed(e C.alcove_va_error) error {
-	return &Error{Step: C.GoString(e.step), Status: int(e.status)}
+func failed(e *C.alcove_va_error) error {
+	return &Error{Step: C.GoString(e.step), Reason: strings.ToLower(C.GoString(C.alcove_va_error_text(e)))}
 }
 
 // rational makes a frame rate of it that the driver can be told.
@@ -161,7 +163,7 @@ func (e *Encoder) serve(c *C.alcove_va) {
 		}
 		a := answer{}
 		if C.alcove_va_encode(c, C.uint(r.bitRate), force, &out, &failure) != 0 {
-			a.err = failed(failure)
+			a.err = failed(&failure)
 		} else {
 			a.result = out
 		}
@@ -182,7 +184,7 @@ func (e *Encoder) Encode(img *image.YCbCr, _ time.Duration, key bool) (unit []by
 	select {
 	case a := <-e.done:
 		e.timer.Stop()
-		e.limit = Limit
+		e.limit = e.cfg.Limit
 		if a.err != nil {
 			return nil, false, fmt.Errorf("%v on %s: %w", e.cfg.EntryPoint, e.cfg.Node, a.err)
 		}
