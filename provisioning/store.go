@@ -159,7 +159,7 @@ func (s *Store) Apply(envelopes []*document.Envelope, now time.Time) (changed bo
 	}
 	next := s.saved
 	next.Envelopes, next.States = clone(s.saved.Envelopes), clone(s.saved.States)
-	trust := s.trust
+	trust, roster := s.trust, s.roster
 	now = s.notBeforeLocked(now)
 	var errs []error
 	for _, t := range document.Types() {
@@ -178,14 +178,16 @@ func (s *Store) Apply(envelopes []*document.Envelope, now time.Time) (changed bo
 				continue
 			}
 			st := next.States[t]
-			if own, ok := s.deviceLocked(now); ok {
-				st.Device = own.ID // a document for another box is not ours
-			}
-			st, err := verify(t, e, trust, st, now)
+			d, err := verify(t, e, trust, s.forUs(t, st, roster, now), now)
 			if err != nil {
 				errs = append(errs, err)
-			} else if st != next.States[t] {
-				next.Envelopes[t], next.States[t], changed = e, st, true
+				continue
+			}
+			if r, ok := d.(*document.Roster); ok {
+				roster = r // the documents behind it may be for a device that it names
+			}
+			if after := st.After(e, d); after != st {
+				next.Envelopes[t], next.States[t], changed = e, after, true
 			}
 		}
 	}
@@ -206,6 +208,24 @@ func (s *Store) deviceLocked(now time.Time) (*document.Device, bool) {
 	return s.roster.ByTLS(s.spki, now)
 }
 
+// forUs is the state to judge a document with: one that is for another box is not ours, whether or not the roster names
+// this one. The roster itself is for all.
+func (s *Store) forUs(t document.Type, st document.State, roster *document.Roster, now time.Time) document.State {
+	if t == document.TypeRoster {
+		return st
+	}
+	st.Device = unlisted
+	if roster != nil {
+		if own, ok := roster.ByTLS(s.spki, now); ok {
+			st.Device = own.ID
+		}
+	}
+	return st
+}
+
+// unlisted is the id of a box that no roster names; no device can have it.
+const unlisted = "(unlisted)"
+
 func clone[K comparable, V any](m map[K]V) map[K]V {
 	out := make(map[K]V, len(m)+1)
 	for k, v := range m {
@@ -214,24 +234,17 @@ func clone[K comparable, V any](m map[K]V) map[K]V {
 	return out
 }
 
-// verify judges one envelope and returns the state that it leads to.
-func verify(t document.Type, e *document.Envelope, trust *document.Trust, st document.State, now time.Time) (document.State, error) {
-	var d document.Document
-	var err error
+// verify judges one envelope.
+func verify(t document.Type, e *document.Envelope, trust *document.Trust, st document.State, now time.Time) (document.Document, error) {
 	switch t {
 	case document.TypeRoster:
-		d, err = document.Verify[document.Roster](e, trust, st, now)
+		return document.Verify[document.Roster](e, trust, st, now)
 	case document.TypePeople:
-		d, err = document.Verify[document.People](e, trust, st, now)
+		return document.Verify[document.People](e, trust, st, now)
 	case document.TypeConfig:
-		d, err = document.Verify[document.Config](e, trust, st, now)
-	default:
-		return st, document.ErrPayloadType
+		return document.Verify[document.Config](e, trust, st, now)
 	}
-	if err != nil {
-		return st, err
-	}
-	return st.After(e, d), nil
+	return nil, document.ErrPayloadType
 }
 
 // refreshLocked reads the documents in force again: what has expired is gone.
@@ -244,14 +257,23 @@ func (s *Store) refreshLocked(now time.Time) {
 	if !now.Before(s.trust.Root().Expires) {
 		return // under an owner root that has expired nothing is in force
 	}
-	if e := s.saved.Envelopes[document.TypeRoster]; e != nil {
-		s.roster, _ = document.Verify[document.Roster](e, s.trust, s.saved.States[document.TypeRoster], now)
-	}
-	if e := s.saved.Envelopes[document.TypePeople]; e != nil {
-		s.people, _ = document.Verify[document.People](e, s.trust, s.saved.States[document.TypePeople], now)
-	}
-	if e := s.saved.Envelopes[document.TypeConfig]; e != nil {
-		s.config, _ = document.Verify[document.Config](e, s.trust, s.saved.States[document.TypeConfig], now)
+	for _, t := range []document.Type{document.TypeRoster, document.TypePeople, document.TypeConfig} {
+		e := s.saved.Envelopes[t]
+		if e == nil {
+			continue
+		}
+		d, err := verify(t, e, s.trust, s.forUs(t, s.saved.States[t], s.roster, now), now)
+		if err != nil {
+			continue // run out, or superseded by the owner root: not in force
+		}
+		switch d := d.(type) {
+		case *document.Roster:
+			s.roster = d
+		case *document.People:
+			s.people = d
+		case *document.Config:
+			s.config = d
+		}
 	}
 }
 
