@@ -231,7 +231,6 @@ func (l *leasing) watch() bool {
 type hoarding struct {
 	truth
 	leasing
-	delay int
 }
 
 func (h *hoarding) Message(way Way, m Message) bool {

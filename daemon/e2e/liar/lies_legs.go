@@ -108,7 +108,6 @@ type grinding struct {
 	first  *Foreign // joins the room's leg, which is completed first
 	second *Forged  // joins the page's leg and grinds
 	phase  int
-	again  int
 	best   int
 }
 

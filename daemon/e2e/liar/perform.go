@@ -174,7 +174,7 @@ func (f *following) step() (Seen, bool, error) {
 		return seen, true, nil
 	}
 	if !r.silent(seen.Page, f.patience) || !f.admitted && room.Open && f.leapt == 0 && f.waitsForKnock() {
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 		return seen, false, nil
 	}
 	return seen, f.leapt > longest, f.leap()
