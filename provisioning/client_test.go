@@ -131,8 +131,12 @@ func TestHostileAnswers(t *testing.T) {
 	hub := newTestHub(t, func(w http.ResponseWriter, r *http.Request) { answer(w, r) })
 	c := hub.client(t, hub.key.pin())
 	for name, a := range map[string]http.HandlerFunc{
-		"redirect":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example/", 307) },
-		"to itself": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 308) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusTemporaryRedirect)
+		},
+		"to itself": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.Path, http.StatusPermanentRedirect)
+		},
 		"too large": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"documents":[],"x":%q}`, make([]byte, maxAnswer))
 		},

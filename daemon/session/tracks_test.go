@@ -361,7 +361,6 @@ type bound struct {
 	webrtc.TrackLocalContext
 	mime    string
 	packets []*rtp.Packet
-	payload []byte
 }
 
 func (b *bound) CodecParameters() []webrtc.RTPCodecParameters {
