@@ -25,6 +25,21 @@ const workerSha256 = '1f24fcb70cac98f0dd75b5b076f5f2acdd05b0cd81b1f6d62401817bb1
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 const integrity = (bytes) => `sha384-${createHash('sha384').update(bytes).digest('base64')}`;
 
+/** Other packages than the lockfile's would make another page: refused here, where it can be said why. */
+function checkInstalled() {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'));
+  for (const [folder, { version, optional }] of Object.entries(packages)) {
+    if (!folder || optional) continue;
+    let found = 'nothing';
+    try {
+      found = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8')).version;
+    } catch {
+      // told below
+    }
+    if (found !== version) throw new Error(`${folder} holds ${found}, package-lock.json says ${version}: run npm ci`);
+  }
+}
+
 /** Adds a file under a name that carries its hash, and returns what refers to it. */
 function put(files, name, extension, bytes) {
   const file = `${name}-${sha256(bytes).slice(0, 16)}.${extension}`;
@@ -85,6 +100,7 @@ function page({ title, noscript }, script, style) {
 }
 
 async function callPage() {
+  checkInstalled();
   const files = new Map();
   const messages = JSON.parse(readFileSync(join(root, 'src/messages/en.json'), 'utf8'));
   const assets = {
