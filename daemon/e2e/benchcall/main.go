@@ -4,8 +4,8 @@
 //	BENCH name=… value=… unit=… goal=… stretch=… n=… spread=… on=script|guest|box ok|short
 //
 // A line without a goal is for information. The exit code is 1 when a goal is missed, and a goal is missed only beyond
-// spread: how far the rival, measured against itself in the same way and in the same run, is from 1. `short` marks a
-// missed goal; stretch decides nothing.
+// spread: how far the rival, measured against itself in the same way and in the same run, is from 1 in the median pair; of
+// a share that was counted, its standard error. `short` marks a missed goal; stretch decides nothing.
 //
 // # What is measured
 //

@@ -124,15 +124,24 @@ type compared struct {
 	ours, rival, again [][]float64 // by pair
 }
 
-// ratio is the median over the pairs of the ratio of two sides' medians.
-func ratio(one, other [][]float64) float64 {
-	var ratios []float64
+// ratios are, pair by pair, one side's median by the other's.
+func ratios(one, other [][]float64) []float64 {
+	out := make([]float64, len(one))
 	for i := range one {
-		if len(one[i]) > 0 && i < len(other) && len(other[i]) > 0 {
-			ratios = append(ratios, median(one[i])/median(other[i]))
-		}
+		out[i] = median(one[i]) / median(other[i])
 	}
-	return median(ratios)
+	return out
+}
+
+// offOne is how far ratios of something with itself are from 1: the median of their distances. Of normally distributed
+// ratios it is two thirds of their standard deviation, and so, with seven pairs, one and a half standard errors of the
+// median that is judged by it.
+func offOne(ratios []float64) float64 {
+	out := make([]float64, len(ratios))
+	for i, r := range ratios {
+		out[i] = math.Abs(r - 1)
+	}
+	return median(out)
 }
 
 // both is what the rival showed in either of its halves.
@@ -153,8 +162,8 @@ func (c compared) report(r *report, name string, goal, stretch, goal95, bucket f
 		return fmt.Sprintf("room %.1f ms, rival %.1f ms", quantile(ours, q), quantile(rival, q))
 	}
 	r.add(figure{
-		name: name + "_p50", unit: "ratio", value: ratio(c.ours, c.both()), goal: goal, stretch: stretch,
-		spread: math.Abs(ratio(c.rival, c.again) - 1), n: len(c.ours), comparison: quantiles(0.5),
+		name: name + "_p50", unit: "ratio", value: median(ratios(c.ours, c.both())), goal: goal, stretch: stretch,
+		spread: offOne(ratios(c.rival, c.again)), n: len(c.ours), comparison: quantiles(0.5),
 	})
 	r.add(figure{
 		name: name + "_p95", unit: "ratio", value: quantile(ours, 0.95) / quantile(rival, 0.95), goal: goal95, stretch: none,
