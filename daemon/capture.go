@@ -35,12 +35,14 @@ type launcher interface {
 
 // captureSettings is what the clinic's configuration asks of the capture process.
 type captureSettings struct {
+	codec              mediacap.Codec // of the picture
 	width, height, fps int
 	videoBPS, audioBPS int
 }
 
 func (w captureSettings) arguments() []string {
 	return []string{
+		"--codec=" + w.codec.String(),
 		fmt.Sprintf("--size=%dx%d", w.width, w.height), fmt.Sprintf("--fps=%d", w.fps),
 		fmt.Sprintf("--video-bitrate=%d", w.videoBPS), fmt.Sprintf("--audio-bitrate=%d", w.audioBPS),
 	}

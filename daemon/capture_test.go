@@ -129,7 +129,7 @@ func launchChild(t *testing.T, mode string) (captureProcess, *lines) {
 	t.Helper()
 	out := &lines{}
 	l := &childLauncher{command: []string{os.Args[0], childMark, mode}, log: slog.New(slog.NewTextHandler(out, nil))}
-	p, err := l.launch(context.Background(), captureSettings{width: 640, height: 360, fps: 15, videoBPS: 600_000, audioBPS: 32_000})
+	p, err := l.launch(context.Background(), captureSettings{codec: mediacap.VP8, width: 640, height: 360, fps: 15, videoBPS: 600_000, audioBPS: 32_000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestChildGetsOneSocketAndLittleElse(t *testing.T) {
 	if !slices.Equal(files, []string{"0 /dev/null", "1 /dev/null", "2 pipe", "3 socket"}) {
 		t.Errorf("the child has %q", files)
 	}
-	if want := "--size=640x360 --fps=15 --video-bitrate=600000 --audio-bitrate=32000"; strings.Join(args, " ") != want {
+	if want := "--codec=vp8 --size=640x360 --fps=15 --video-bitrate=600000 --audio-bitrate=32000"; strings.Join(args, " ") != want {
 		t.Errorf("arguments %q", args)
 	}
 }

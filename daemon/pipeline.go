@@ -60,6 +60,8 @@ type pipeline struct {
 	requests *requests // of the running process
 	rate     mediacap.Rate
 	gate     keyFrameGate
+
+	encoder string // of pictures, as the running process named it; flow's
 }
 
 // outlet is what a session gives the pipeline to send with.
@@ -218,15 +220,11 @@ func (p *pipeline) capture(ctx context.Context, on *bool) error {
 	}
 	p.state.Store(&captureState{Running: true, Level: mediacap.MinLevel}) // whoever may open devices runs
 	stopAsking := p.ask(ctx, proc)
+	p.encoder = ""
 	flow := make(chan error, 1)
 	go func() { flow <- p.flow(proc) }()
 	flowing := true
-	if o := p.out.Load(); o != nil {
-		// An encoder that was started again may bring other parameter sets.
-		if e := o.video.Sender.Repin(int64(mediacap.Now())); e != nil && !errors.Is(e, e2ee.ErrTooSoon) {
-			err = fmt.Errorf("take up the encoder: %w", e)
-		}
-	}
+	err = p.repin()
 	for err == nil && *on {
 		select {
 		case <-ctx.Done():
@@ -295,11 +293,29 @@ func (p *pipeline) flow(from captureProcess) error {
 func (p *pipeline) status(s *mediacap.Status) error {
 	switch s.State {
 	case mediacap.Running:
+		if p.encoder != "" && p.encoder != s.Video.Encoder {
+			if err := p.repin(); err != nil { // one that failed was replaced
+				return err
+			}
+		}
+		p.encoder = s.Video.Encoder
 		p.metrics.captureUp.Set(1)
 		p.state.Store(&captureState{Running: true, Level: mediacap.MinLevel})
 		p.log.Info("capture runs", "video", s.Video.Encoder, "audio", s.Audio.Encoder, "camera", s.Video.Device, "microphone", s.Audio.Device)
 	case mediacap.Failed:
 		return fmt.Errorf("the capture process failed: %s", s.Reason)
+	}
+	return nil
+}
+
+// repin lets an encoder that was started again, or one that took over, bring other parameter sets.
+func (p *pipeline) repin() error {
+	o := p.out.Load()
+	if o == nil {
+		return nil
+	}
+	if err := o.video.Sender.Repin(int64(mediacap.Now())); err != nil && !errors.Is(err, e2ee.ErrTooSoon) {
+		return fmt.Errorf("take up the encoder: %w", err)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/alcove-room/alcove/daemon/e2ee/agreement"
 	"github.com/alcove-room/alcove/daemon/keystore"
 	"github.com/alcove-room/alcove/daemon/session"
+	"github.com/alcove-room/alcove/mediacap"
 	"github.com/alcove-room/alcove/provisioning"
 	"github.com/alcove-room/alcove/provisioning/document"
 )
@@ -158,10 +159,11 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 		return err
 	}
 	video := docs.Config.Video
+	codec := videoCodec(video.Codecs)
 	conf := session.Config{
 		SID: sid, Clinic: docs.Trust.Clinic(), Label: documentName(docs.Device.Label),
 		Prove: prove, Verify: agreement.Proofs{}.Verify, MinLevel: minLevels(docs.Config.Policy),
-		VideoMime: videoMime(video.Codecs), Width: video.Width, Height: video.Height,
+		VideoMime: codec.MimeType(), Width: video.Width, Height: video.Height,
 		VideoBPS: video.MaxBitrate, AudioBPS: docs.Config.Audio.Bitrate,
 		Relay: relay{r.relay}, Ledger: r.ledger, Sink: r.sink, Log: r.log, Metrics: r.metrics, Clock: r.clock,
 		Capture: r.pipeline.want, KeyFrame: r.pipeline.keyFrame, Rate: r.pipeline.setRate,
@@ -171,7 +173,7 @@ func (r *room) beginLocked(e provisioning.SessionEntry, docs provisioning.Docume
 		return err
 	}
 	r.open, r.entry, r.heard = s, e, false
-	r.pipeline.open(s, captureSettings{width: video.Width, height: video.Height, fps: video.FPS,
+	r.pipeline.open(s, captureSettings{codec: codec, width: video.Width, height: video.Height, fps: video.FPS,
 		videoBPS: video.MaxBitrate, audioBPS: conf.AudioBPS})
 	r.running.Add(1)
 	go r.follow(s, e)
@@ -226,13 +228,12 @@ func minLevels(p document.Policy) map[agreement.Role]uint8 {
 	return out
 }
 
-// videoMime is the codec of the list that this box encodes: VP8 wherever the clinic allows it, since the capture
-// process has an encoder for it on every machine.
-func videoMime(codecs []string) string {
-	if len(codecs) > 0 && !slices.Contains(codecs, "vp8") {
-		return "video/H264"
+// videoCodec is the first of the clinic's list: the capture process has an encoder for each on every machine.
+func videoCodec(codecs []string) mediacap.Codec {
+	if len(codecs) > 0 && codecs[0] == mediacap.H264.String() {
+		return mediacap.H264
 	}
-	return "video/VP8"
+	return mediacap.VP8
 }
 
 // discard takes decrypted frames while no screen is connected.

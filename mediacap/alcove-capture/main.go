@@ -35,7 +35,7 @@ It ends when alcoved says stop or closes the socket.
   alcove-capture                                    camera and microphone, socket at descriptor 3
   alcove-capture --source=test                      a moving picture that says TEST, and a voice-like sound
   alcove-capture --socket /run/alcove/capture.sock  connect to a listening socket instead
-  alcove-capture --size 1280x720 --fps 30 --video-bitrate 1500000
+  alcove-capture --size 1280x720 --fps 30 --video-bitrate 1500000 --codec h264
 
 Options:
 `
@@ -48,6 +48,8 @@ func main() {
 
 type options struct {
 	source    string
+	codec     string
+	node      string
 	size      string
 	fps       float64
 	videoRate int
@@ -64,6 +66,8 @@ func parse(args []string, out io.Writer) (options, error) {
 	f := flag.NewFlagSet("alcove-capture", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.source, "source", "camera", "`camera` for the camera and the microphone, or test")
+	f.StringVar(&o.codec, "codec", "auto", "of the picture: `vp8`, h264 (by the GPU if it works, else in software), or auto: h264 if the GPU works, else vp8")
+	f.StringVar(&o.node, "render-node", "", "GPU to use, such as `/dev/dri/renderD128`; every one of the machine if not given")
 	f.StringVar(&o.size, "size", "640x360", "picture in pixels, `WIDTHxHEIGHT`")
 	f.Float64Var(&o.fps, "fps", 15, "pictures per second")
 	f.IntVar(&o.videoRate, "video-bitrate", 600_000, "of the picture, in `bit/s`; the daemon changes it while it runs")
@@ -93,6 +97,8 @@ func (o *options) check() error {
 	switch {
 	case o.source != "camera" && o.source != "test":
 		return fmt.Errorf("--source %q: camera and test are possible", o.source)
+	case o.codec != "auto" && o.codec != mediacap.VP8.String() && o.codec != mediacap.H264.String():
+		return fmt.Errorf("--codec %q: vp8, h264 and auto are possible", o.codec)
 	case !(o.fps >= 1 && o.fps <= 60):
 		return fmt.Errorf("--fps %v: 1 to 60 are possible", o.fps)
 	case o.videoRate < mediacap.MinVideoRate || o.videoRate > mediacap.MaxVideoRate:
@@ -120,6 +126,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	}
 	cfg := pump.Config{Build: build(), Synthetic: o.source == "test", Width: o.width, Height: o.height,
 		FrameRate: float32(o.fps), VideoRate: o.videoRate, AudioRate: o.audioRate, Log: log}
+	cfg.Codec, cfg.Backends = o.encoders(log)
 	if cfg.Camera, cfg.Microphone, err = o.devices(); err != nil {
 		log.Error("no devices", "err", err)
 		pump.Refuse(conn, cfg, err)
@@ -130,6 +137,20 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// encoders chooses the picture's codec and the ways to encode it.
+func (o *options) encoders(log *slog.Logger) (mediacap.Codec, []encode.Backend) {
+	switch o.codec {
+	case mediacap.VP8.String():
+		return mediacap.VP8, nil
+	case mediacap.H264.String():
+		return mediacap.H264, encode.Backends(mediacap.H264, o.node)
+	}
+	f := encode.Format{Width: o.width &^ 1, Height: o.height &^ 1, FrameRate: o.fps, BitRate: o.videoRate}
+	codec, backends, failed := encode.Auto(o.node, f)
+	log.Info("codec chosen", "codec", codec, "failed", failed)
+	return codec, backends
 }
 
 // devices registers or finds the devices and leaves mediadevices no other ones.

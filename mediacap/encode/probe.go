@@ -39,6 +39,21 @@ func (c Choice) Reason() string {
 // Chooser is implemented by the controllers of this package's video encoders. It may be used by any goroutine.
 type Chooser interface{ Choice() Choice }
 
+// Auto chooses a codec for a format: H.264 where a GPU encodes it, which costs the least; else VP8, of which no patent
+// holder wants anything. It returns the ways to encode it and those that failed.
+func Auto(node string, f Format) (mediacap.Codec, []Backend, []Failure) {
+	var failed []Failure
+	hardware := VAAPI(node)
+	for i, b := range hardware {
+		err := Probe(b, f)
+		if err == nil {
+			return mediacap.H264, append(hardware[i:len(hardware):len(hardware)], OpenH264()), failed
+		}
+		failed = append(failed, Failure{Backend: b.Name, Reason: err})
+	}
+	return mediacap.VP8, Backends(mediacap.VP8, node), failed
+}
+
 const (
 	probePictures = 10
 	// probeLimit is how long a probe may take: more than any working encoder, less than a person's patience.

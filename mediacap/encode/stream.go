@@ -232,7 +232,8 @@ func (s *stream) readyLocked(size image.Point) error {
 	s.destroyLocked()
 	format := Format{Width: size.X, Height: size.Y, FrameRate: s.fps, BitRate: int(rate)}
 	b := s.backends[0]
-	if !s.probed && s.seq == 0 { // in the middle of a stream there is no time: the picture itself is the probe
+	// Where nothing is left to choose, and in the middle of a stream, where there is no time, the picture is the probe.
+	if !s.probed && s.seq == 0 && len(s.backends) > 1 {
 		if err := Probe(b, format); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pion/mediadevices"
+	"github.com/pion/mediadevices/pkg/codec"
 	mediaframe "github.com/pion/mediadevices/pkg/frame"
 	"github.com/pion/mediadevices/pkg/io/audio"
 	"github.com/pion/mediadevices/pkg/prop"
@@ -50,7 +51,9 @@ type Config struct {
 	Synthetic  bool   // the devices are test sources
 	Camera     Device
 	Microphone Device
-	Width      int // pixels, wished
+	Codec      mediacap.Codec   // of the picture: VP8 or H264; 0: VP8
+	Backends   []encode.Backend // for H264, in order; nil: all
+	Width      int              // pixels, wished
 	Height     int
 	FrameRate  float32 // frames per second, wished
 	VideoRate  int     // bits per second
@@ -61,6 +64,9 @@ type Config struct {
 // Run captures until ctx ends, the daemon asks to stop or closes conn (nil), or something fails. Failures
 // are also told to the daemon. It closes conn.
 func Run(ctx context.Context, conn Conn, cfg Config) error {
+	if cfg.Codec == 0 {
+		cfg.Codec = mediacap.VP8
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c := &capture{cfg: cfg, conn: conn, out: mediacap.NewWriter(conn), end: cancel}
@@ -209,7 +215,7 @@ func (c *capture) start(ctx context.Context) {
 		go c.read(ctx, t, mediacap.Opus, c.cfg.Microphone.Name)
 	}
 	for _, t := range stream.GetVideoTracks() {
-		go c.read(ctx, t, mediacap.VP8, c.cfg.Camera.Name)
+		go c.read(ctx, t, c.cfg.Codec, c.cfg.Camera.Name)
 	}
 }
 
@@ -229,20 +235,27 @@ func (c *capture) constraints() mediadevices.MediaStreamConstraints {
 			m.Latency = prop.Duration(20 * time.Millisecond)
 		},
 		Codec: mediadevices.NewCodecSelector(
-			mediadevices.WithVideoEncoders(&encode.VP8{BitRate: c.cfg.VideoRate, FrameRate: c.cfg.FrameRate}),
+			mediadevices.WithVideoEncoders(c.encoder()),
 			mediadevices.WithAudioEncoders(&encode.OpusVoice{BitRate: c.cfg.AudioRate})),
 	}
 }
 
+func (c *capture) encoder() codec.VideoEncoderBuilder {
+	if c.cfg.Codec == mediacap.H264 {
+		return &encode.H264{BitRate: c.cfg.VideoRate, FrameRate: c.cfg.FrameRate, Backends: c.cfg.Backends}
+	}
+	return &encode.VP8{BitRate: c.cfg.VideoRate, FrameRate: c.cfg.FrameRate}
+}
+
 // read encodes one track into the queue until it ends.
-func (c *capture) read(ctx context.Context, t mediadevices.Track, codec mediacap.Codec, device string) {
+func (c *capture) read(ctx context.Context, t mediadevices.Track, kind mediacap.Codec, device string) {
 	err := func() error {
-		r, err := encode.Open(t, codec)
+		r, err := encode.Open(t, kind)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		c.control(codec, r.Controller())
+		c.control(kind, r.Controller())
 		for ctx.Err() == nil {
 			u, err := r.Read()
 			if err != nil {
@@ -261,10 +274,10 @@ func (c *capture) read(ctx context.Context, t mediadevices.Track, codec mediacap
 	}
 }
 
-func (c *capture) control(codec mediacap.Codec, to encode.Controller) {
+func (c *capture) control(kind mediacap.Codec, to encode.Controller) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if codec.Medium() == mediacap.Video {
+	if kind.Medium() == mediacap.Video {
 		c.video = to
 	} else {
 		c.audio = to
@@ -285,7 +298,7 @@ func (c *capture) send() error {
 		}
 		var err error
 		switch {
-		case !isLevel && u.Codec.Medium() == mediacap.Video && (u.Width != status.Video.Width || u.Height != status.Video.Height):
+		case !isLevel && u.Codec.Medium() == mediacap.Video && c.changed(&status, &u):
 			status = c.running(&u)
 			if err = c.out.Status(status); err == nil {
 				err = c.out.Unit(&u)
@@ -300,6 +313,20 @@ func (c *capture) send() error {
 			return lost(err)
 		}
 	}
+}
+
+// changed reports whether u is the first picture of another size or encoder, which begins with a key frame.
+func (c *capture) changed(s *mediacap.Status, u *mediacap.Unit) bool {
+	if u.Width != s.Video.Width || u.Height != s.Video.Height {
+		return true
+	}
+	return u.KeyFrame && s.Video.Encoder != c.library()
+}
+
+func (c *capture) library() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return mediacap.Text(c.video.Library())
 }
 
 // lost tells our own mistakes from a socket that takes nothing more: however the daemon went away, there
