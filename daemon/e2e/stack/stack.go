@@ -38,10 +38,11 @@ type Options struct {
 	// Ports are, for whoever has to know them before the start: page, people, devices, the hub's metrics, LiveKit's
 	// signalling, LiveKit's media, the room's metrics. Default: FreePorts.
 	Ports              []int
-	HubYAML            string // more lines of hub.yaml
-	RoomNS             string // network namespace that the room runs in
-	Addr               string // address that the hub listens on; default 127.0.0.1
-	Width, Height, FPS int    // of the room's picture; default 640×360 at 15
+	HubYAML            string   // more lines of hub.yaml
+	RoomNS             string   // network namespace that the room runs in
+	Addr               string   // address that the hub listens on; default 127.0.0.1
+	Width, Height, FPS int      // of the room's picture; default 640×360 at 15
+	Codecs             []string // of the room's picture, the best first; default vp8
 	// PageOrigin is where the pages are served, when that is not the hub.
 	PageOrigin string
 	// LiveKit are the lines of hub.yaml's livekit mapping, in flow form, for a media server that is not the hub's child.
@@ -95,6 +96,9 @@ func Start(ctx context.Context, opt Options) (*Stack, error) {
 	if opt.Width == 0 {
 		opt.Width, opt.Height, opt.FPS = 640, 360, 15
 	}
+	if len(opt.Codecs) == 0 {
+		opt.Codecs = []string{"vp8"}
+	}
 	s := &Stack{Dir: dir, opt: opt, Room: "room-1"}
 	if err := s.start(ctx); err != nil {
 		logs := s.Logs()
@@ -142,11 +146,15 @@ func (s *Stack) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	codecs, err := json.Marshal(s.opt.Codecs)
+	if err != nil {
+		return err
+	}
 	files := map[string]string{
 		// Sign-in by passkey or provider does not exist here, so the server's word is the clinic's policy.
-		"config.json": fmt.Sprintf(`{"call_origin":%q,"video":{"codecs":["vp8"],"width":%d,"height":%d,"fps":%d,"max_bitrate":800000},
+		"config.json": fmt.Sprintf(`{"call_origin":%q,"video":{"codecs":%s,"width":%d,"height":%d,"fps":%d,"max_bitrate":800000},
 "audio":{"bitrate":32000},"policy":{"min_assurance":{"therapist":1,"patient":1,"guest":1}},"crisis":{"line":"988","text":"","place":""}}`,
-			s.PageOrigin, s.opt.Width, s.opt.Height, s.opt.FPS),
+			s.PageOrigin, codecs, s.opt.Width, s.opt.Height, s.opt.FPS),
 		"passphrase": hex.EncodeToString(passphrase),
 		"hub.yaml": fmt.Sprintf(`state: %q
 call_origin: %s
