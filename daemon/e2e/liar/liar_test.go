@@ -40,6 +40,7 @@ func start(t *testing.T) *Clinic {
 
 // ready is a run whose page waits in the lobby.
 type ready struct {
+	i    int
 	run  *Run
 	page *page
 	err  error
@@ -59,26 +60,32 @@ func (c *Clinic) windows(t *testing.T, n int) chan *page {
 	return out
 }
 
-// lobby prepares n runs of a lie ahead of their turn.
+// lobby prepares n runs of a lie ahead of their turn, as many at a time as there are windows to spare.
 func (c *Clinic) lobby(t *testing.T, windows chan *page, lie *Lie, n int) <-chan ready {
-	out := make(chan ready)
-	go func() {
-		for i := range n {
-			var p *page
-			select {
-			case p = <-windows:
-			case <-t.Context().Done():
-				return
+	out, next := make(chan ready), make(chan int, n)
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	for range cap(windows) - 1 {
+		go func() {
+			for i := range next {
+				var p *page
+				select {
+				case p = <-windows:
+				case <-t.Context().Done():
+					return
+				}
+				r, err := c.Prepare(p, lie, i)
+				select {
+				case out <- ready{i, r, p, err}:
+				case <-t.Context().Done():
+					windows <- p
+					return
+				}
 			}
-			r, err := c.Prepare(p, lie, i)
-			select {
-			case out <- ready{r, p, err}:
-			case <-t.Context().Done():
-				windows <- p
-				return
-			}
-		}
-	}()
+		}()
+	}
 	return out
 }
 
@@ -133,14 +140,15 @@ func (h histogram) String() string {
 // TestLiar tells every lie, each time in a session of its own: the call refuses to start or the codes differ.
 func TestLiar(t *testing.T) {
 	c := start(t)
-	windows := c.windows(t, 2)
+	windows := c.windows(t, 3)
 	c.seed(t, windows)
 	for _, lie := range append([]*Lie{Truth()}, All()...) {
 		t.Run(strings.ReplaceAll(lie.Name, " ", "-"), func(t *testing.T) {
 			began, h, arrived, bytes := time.Now(), histogram{}, 0, 0
 			runs := c.lobby(t, windows, lie, count())
-			for i := range count() {
+			for range count() {
 				r := <-runs
+				i := r.i
 				if r.err != nil {
 					windows <- r.page
 					t.Fatalf("run %d: %v", i, r.err)

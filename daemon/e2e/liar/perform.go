@@ -36,7 +36,7 @@ type Outcome struct {
 }
 
 const (
-	settled = 12 * time.Second     // without any change: longer than a round waits for anybody
+	settled = 15 * time.Second     // without any change: longer than a round waits for anybody
 	longest = 70 * time.Second     // longer than anything in a session waits, rotation apart
 	quiet   = 8 * time.Millisecond // without a word, at least
 )
@@ -131,6 +131,7 @@ type following struct {
 	since                time.Duration // what had been leapt over when last became what it is, and the lie was told to its end
 	leapt                time.Duration
 	patience             time.Duration
+	calm                 int // silent looks in a row
 	roomCodes, pageCodes map[string]bool
 }
 
@@ -170,14 +171,22 @@ func (f *following) step() (Seen, bool, error) {
 	if !seen.same(f.last) || !done {
 		f.last, f.since = seen, f.leapt
 	}
-	if done && f.over(seen) {
+	if done && f.decided(seen) {
 		return seen, true, nil
 	}
 	if !r.silent(seen.Page, f.patience) || !f.admitted && room.Open && f.leapt == 0 && f.waitsForKnock() {
+		f.calm = 0
 		time.Sleep(5 * time.Millisecond)
 		return seen, false, nil
 	}
-	return seen, f.leapt > longest, f.leap()
+	if f.calm++; f.calm < 2 { // look once more: what was seen is older than the silence
+		return seen, false, nil
+	}
+	f.calm = 0
+	if done && f.leapt-f.since >= settled || f.leapt > longest {
+		return seen, true, nil
+	}
+	return seen, false, f.leap()
 }
 
 // waitsForKnock: whoever knocks does so by itself, without any time having to pass.
@@ -191,16 +200,10 @@ func (f *following) leap() error {
 	return f.run.window.Eval(fmt.Sprintf("liar.leap(%d, 3)", f.run.leap.Milliseconds()), nil)
 }
 
-// over tells whether nothing more can come.
-func (f *following) over(s Seen) bool {
+// decided tells whether nothing can change any more.
+func (f *following) decided(s Seen) bool {
 	refused := !s.Room.Open || (f.admitted && s.Room.State == "open")
-	switch {
-	case refused && s.Page.Screen == "notice":
-		return true
-	case f.run.class != "", !f.run.Lie.Tells && s.Room.up() && s.Page.up():
-		return true
-	}
-	return f.leapt-f.since >= settled
+	return refused && s.Page.Screen == "notice" || f.run.class != "" || !f.run.Lie.Tells && s.Room.up() && s.Page.up()
 }
 
 func (f *following) outcome(s Seen) Outcome {
