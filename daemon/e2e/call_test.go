@@ -54,5 +54,6 @@ func screenshot(t *testing.T, p *browser.Page, name string) {
 	t.Helper()
 	dir := filepath.Join(root(t), "build", "screens")
 	ok(t, os.MkdirAll(dir, 0o755))
+	time.Sleep(500 * time.Millisecond) // a screen fades in
 	ok(t, p.Screenshot(filepath.Join(dir, name+".png")))
 }

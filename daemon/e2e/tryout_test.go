@@ -94,14 +94,14 @@ func name(pid int) string {
 	return strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
 }
 
-// TestTryout follows what `make run` prints, as somebody does who sees Alcove for the first time, twice: the second
-// time the clinic is there already.
+// TestTryout follows what `make run` prints, as somebody does who sees Alcove for the first time; with -full a second
+// time, when the clinic is there already.
 func TestTryout(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tryout")
 	b := chromium(t, browser.Options{})
 	// Seven ports in a row are looked for by the script; the first of the free ones is a good guess.
 	port := must[[]int](t)(stack.FreePorts("127.0.0.1", 1))[0]
-	for _, again := range []bool{false, true} {
+	for _, again := range []bool{false, true}[:map[bool]int{false: 1, true: 2}[*full]] {
 		r := startTryout(t, dir, port)
 		link := r.await(t, 60*time.Second, `(?m)^\s+(http://localhost:\d+/#\S+)$`)
 		admit := r.await(t, 5*time.Second, `(?m)^\s+(\S+/alcoved room --socket \S+ admit)$`)
