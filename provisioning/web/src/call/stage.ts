@@ -141,7 +141,7 @@ function personRow(state: State, p: Person): HTMLElement {
   const title = el('p', { class: 'person-name' }, name);
   const role = el('p', { class: 'muted' }, p.self ? t('people.you', { name: t(`people.role_${p.role}`) }) : t(`people.role_${p.role}`));
   const sure = el('p', { class: `person-sure ${confirmationOf(p)}` }, confirmationWords(p));
-  const receipts = p.self ? [] : receiptWords(state, p).map((w) => el('p', { class: 'muted' }, w));
+  const receipts = p.self || state.line !== 'good' ? [] : receiptWords(state, p).map((w) => el('p', { class: 'muted' }, w));
   return el('li', { class: 'person' }, title, role, sure, ...receipts);
 }
 
@@ -182,7 +182,7 @@ function panel(actions: Actions): { root: HTMLElement; update(state: State): voi
       show(root, state.panel);
       const people = [...others(state), ...(state.agreed?.people ?? []).filter((p) => p.self)];
       say(count, t('people.number', { count: people.length }));
-      const key = JSON.stringify([people.map((p) => [p, receiptWords(state, p)]), state.agreed?.pictures]);
+      const key = JSON.stringify([people.map((p) => [p, receiptWords(state, p)]), state.line, state.agreed?.pictures]);
       if (key !== drawn) {
         drawn = key;
         list.replaceChildren(...people.map((p) => personRow(state, p)));
