@@ -176,7 +176,8 @@ func delays(p *browser.Page, watch time.Duration) ([]float64, error) {
 	for _, s := range stamps {
 		out = append(out, s.Shown-s.Clock)
 	}
-	if want := watch.Seconds() * fps / 2; float64(len(out)) < want {
+	// A machine that is too busy shows few of them, of either side; hardly any means that something is broken.
+	if want := watch.Seconds() * fps / 10; float64(len(out)) < want {
 		return nil, fmt.Errorf("only %d pictures in %v could be read", len(out), watch)
 	}
 	return out, nil
