@@ -24,6 +24,9 @@ const (
 	// maxDropped is how many pictures in a row an encoder may drop to keep its rate. libvpx drops a few; one that
 	// drops for seconds is broken.
 	maxDropped = 60
+	// ReplaceLimit is how long it may take from the picture that an encoder fails on to that picture from the next
+	// encoder: the driver's own limit and the start of a software encoder.
+	ReplaceLimit = 300 * time.Millisecond
 )
 
 // VP8 builds encoders of VP8.
@@ -181,7 +184,7 @@ func (s *stream) encode(img *image.YCbCr) error {
 			}
 		}
 		if !s.replaceLocked(err) {
-			return fmt.Errorf("encode %v picture: %w", s.codec, err)
+			return fmt.Errorf("encode %v picture: %s", s.codec, s.choice.Load().Reason())
 		}
 	}
 }

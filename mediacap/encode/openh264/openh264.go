@@ -20,20 +20,34 @@ import (
 )
 
 // Encoder is one running encoder of one picture size.
-type Encoder struct{ c *C.alcove_openh264 }
+type Encoder struct {
+	c    *C.alcove_openh264
+	most int // bits per second
+}
 
-// Open starts an encoder. level is a level_idc of ITU-T H.264 table A-1.
+// most is the largest rate that openh264 takes at a level: table A-1's MaxBR, in bits per second.
+func most(level int) int {
+	switch {
+	case level <= 31:
+		return 14_000_000
+	case level <= 40:
+		return 20_000_000
+	}
+	return 50_000_000
+}
+
+// Open starts an encoder. level is a level_idc of ITU-T H.264 table A-1; it limits the rate.
 func Open(width, height int, frameRate float64, bitsPerSecond, level int) (*Encoder, error) {
 	// openh264 crops even sizes only, and its smallest picture is one macroblock (wels_preprocess).
 	if width < 16 || height < 16 || width > 4096 || height > 4096 || width%2 != 0 || height%2 != 0 {
 		return nil, fmt.Errorf("open openh264: size %d×%d", width, height)
 	}
 	var rc C.int
-	c := C.alcove_openh264_open(C.int(width), C.int(height), C.double(frameRate), C.int(bitsPerSecond), C.int(level), &rc)
+	c := C.alcove_openh264_open(C.int(width), C.int(height), C.double(frameRate), C.int(min(bitsPerSecond, most(level))), C.int(level), &rc)
 	if c == nil {
 		return nil, fmt.Errorf("open openh264: error %d", int(rc))
 	}
-	return &Encoder{c}, nil
+	return &Encoder{c, most(level)}, nil
 }
 
 // Encode encodes a 4:2:0 picture of the encoder's size whose planes hold it; at is its time since the first. The
@@ -51,9 +65,9 @@ func (e *Encoder) Encode(img *image.YCbCr, at time.Duration, key bool) (unit []b
 	return unsafe.Slice((*byte)(e.c.out), e.c.n), e.c.key != 0, nil
 }
 
-// SetRate changes the target rate.
+// SetRate changes the target rate, up to what the level allows.
 func (e *Encoder) SetRate(bitsPerSecond int) error {
-	if rc := C.alcove_openh264_rate(e.c, C.int(bitsPerSecond)); rc != 0 {
+	if rc := C.alcove_openh264_rate(e.c, C.int(min(bitsPerSecond, e.most))); rc != 0 {
 		return fmt.Errorf("openh264: set rate %d bit/s: error %d", bitsPerSecond, int(rc))
 	}
 	return nil

@@ -126,7 +126,7 @@ func Open(cfg Config) (*Encoder, error) {
 	defer C.free(unsafe.Pointer(node))
 	c := C.alcove_va_config{node: node, entrypoint: C.int(cfg.EntryPoint), w: C.uint(cfg.Width), h: C.uint(cfg.Height),
 		fps_num: C.uint(num), fps_den: C.uint(den), bps: C.uint(cfg.BitRate), level: C.uint(cfg.Level),
-		timeout_ms: C.uint(cfg.Limit.Milliseconds())}
+		timeout_ms: C.uint(cfg.Limit.Milliseconds() * 9 / 10)} // a driver that keeps to it can be freed
 	var failure C.alcove_va_error
 	e := &Encoder{cfg: cfg, limit: max(firstLimit, cfg.Limit), ask: make(chan request), done: make(chan answer, 1), freed: make(chan struct{})}
 	if e.c = C.alcove_va_open(&c, &failure); e.c == nil {
