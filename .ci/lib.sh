@@ -18,13 +18,21 @@ go_tests() {
 		"$testsum" -skips .ci/skips -out "build/results/$name.count" go
 }
 
-# node_tests NAME ARGS… does the same for a command that ends in Node's test runner. Where .ci/deps has found
-# the machine's Node too old for the tests, it has put one into .ci/node.
+# node_tests NAME runs the pages' tests and does the same with what Node's test runner says.
 node_tests() {
-	local name=$1 PATH=$PATH
-	[ ! -x .ci/node/node_modules/.bin/node ] || PATH=$PWD/.ci/node/node_modules/.bin:$PATH
-	shift
+	local name=$1
 	rm -f "build/results/$name.count"
-	"$@" 2>&1 </dev/null | tee "build/results/$name.log" |
+	pages_tests 2>&1 </dev/null | tee "build/results/$name.log" |
 		"$testsum" -skips .ci/skips -out "build/results/$name.count" node
+}
+
+# Where .ci/deps has found the machine's Node too old for the tests, it has put one into .ci/node. Debian's npm
+# would start its own again, so that one runs the script by itself (node --run, Node 22).
+pages_tests() {
+	local newer=$PWD/.ci/node/node_modules/.bin
+	if [ -x "$newer/node" ]; then
+		env -C provisioning/web PATH="$newer:$PATH" node --run test
+	else
+		npm --prefix provisioning/web test
+	fi
 }
