@@ -34,7 +34,7 @@ func realUnits(t testing.TB) [][]byte {
 	var units [][]byte
 	for i := range 4 {
 		pattern(img, i)
-		u, _, err := e.Encode(img, time.Duration(i)*time.Second/30, i == 2)
+		u, _, err := e.Encode(img, time.Duration(i)*time.Second/30, i == 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func realUnits(t testing.TB) [][]byte {
 func FuzzH264(f *testing.F) {
 	units := realUnits(f)
 	f.Add(units[0], units[1])
-	f.Add(units[2], units[3])
+	f.Add(units[3], units[1])
 	f.Add([]byte{0, 0, 1, 9, 0xf0, 0, 0, 1}, []byte{0, 0, 1, 0x65})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		h := newH264(&written{units: [][]byte{first, second}})
@@ -122,7 +122,7 @@ func TestH264Form(t *testing.T) {
 		"no slice":               {three(sps, pps)},
 		"empty slice":            {three(sps, pps, []byte{0x65})},
 		"frame_num twice":        {units[0], units[1], units[1]},
-		"picture left out":       {units[0], units[3]},
+		"picture left out":       {units[0], units[2]},
 		"nothing":                {{1, 2, 3}},
 	} {
 		h := newH264(&written{units: units})
