@@ -1,9 +1,20 @@
-// Package people says who may do what at the hub: one table of roles and operations, deny by default.
+// Package people says who may do what at the hub, and how somebody shows who they are: one table of roles and
+// operations, deny by default, one gate in front of every handler, and sign-in.
 //
-// Its parties are the hub's handlers, which ask Allowed before they act. The hub's word decides about the hub's
-// services alone (a place in the lobby, a LiveKit token); it opens no media, because keys are agreed between the
-// endpoints. Identity is what the front desk wrote when it made the session: a role and a name that other people
-// may see. Sign-in by passkey or OIDC is decided by the endpoints (daemon/e2ee/agreement), not here.
+// Its parties are people's browsers, the front desk and IT on the admin socket, and a Store. It promises:
+//   - Nobody signs in by a password, nor by a code sent by telephone. Staff have passkeys with user verification
+//     (W3C WebAuthn Level 3); a code generator (RFC 6238) is the fallback and counts as level 1. Patients have an
+//     invitation and a PIN from intake. A recovery code only buys the registration of a new passkey.
+//   - A sign-in ends after 30 minutes without use and after 12 hours (NIST SP 800-63B, 2.2.3), when the person signs
+//     out, and when IT removes the person. Its token, and every other secret that is handed out but the code
+//     generator's, is kept as a hash.
+//   - Whoever fails slows down themselves alone. No stranger can lock somebody out of a browser that they have signed
+//     in with before, and nothing slows a passkey down but its own address: there is nothing to guess.
+//   - No answer tells whether a person exists, nor which half of a proof was wrong.
+//
+// The hub's word decides about the hub's services alone (a place in the lobby, a LiveKit token); it opens no media,
+// because keys are agreed between the endpoints. What a room believes of a person it verifies itself against the
+// clinic's signed people document (daemon/e2ee/agreement): a sign-in here is worth level 1 there.
 package people
 
 import (
@@ -12,56 +23,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 )
-
-// Role is one of the roles of the product. The zero value is nobody and may do nothing.
-type Role string
-
-// The roles. Therapist, Patient and Guest take part in sessions through a browser.
-const (
-	Therapist Role = "therapist"
-	Patient   Role = "patient"
-	Guest     Role = "guest"
-	FrontDesk Role = "frontdesk"
-	IT        Role = "it"
-	Auditor   Role = "auditor"
-	Device    Role = "device"
-)
-
-// Roles lists every role once.
-func Roles() []Role {
-	return []Role{Therapist, Patient, Guest, FrontDesk, IT, Auditor, Device}
-}
-
-// Operation is something that the hub does for somebody.
-type Operation string
-
-// The operations that exist.
-const (
-	MakeSession   Operation = "session.make"   // add, list, cancel, invite
-	JoinSession   Operation = "session.join"   // use an invitation, knock, ask for a token once admitted
-	OpenSession   Operation = "session.open"   // open, admit, refuse, remove, close
-	ReadDocuments Operation = "documents.read" // roster, people, config, owner roots
-)
-
-// Operations lists every operation once.
-func Operations() []Operation {
-	return []Operation{MakeSession, JoinSession, OpenSession, ReadDocuments}
-}
-
-// Allowed reports whether a role may do an operation. What is not listed is refused.
-func Allowed(r Role, op Operation) bool {
-	switch op {
-	case MakeSession:
-		return r == FrontDesk || r == IT
-	case JoinSession:
-		return r == Therapist || r == Patient || r == Guest
-	case OpenSession:
-		return r == Device
-	case ReadDocuments:
-		return r == Device || r == IT
-	}
-	return false
-}
 
 // MaxName is the longest display name in bytes of UTF-8: the key agreement's document has room for no more.
 const MaxName = 64
