@@ -41,15 +41,19 @@ func sessionOf(s sessions.Session) sessionAnswer {
 	return a
 }
 
-// adminHandler is the front desk's socket: who may open the socket is the front desk.
+// adminHandler is the socket of the front desk and IT: who may open the socket is both.
 func (h *hub) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/sessions", h.addSession)
-	mux.HandleFunc("GET /v1/sessions", h.listSessions)
-	mux.HandleFunc("DELETE /v1/sessions/{sid}", h.cancelSession)
-	mux.HandleFunc("POST /v1/sessions/{sid}/invitations", h.invite)
-	mux.HandleFunc("/", notFound)
-	return mux
+	desk := people.Identity{Subject: "socket", Roles: []people.Role{people.FrontDesk, people.IT}, Time: time.Now()}
+	return people.Gate(h.adminRoutes(), func(*http.Request) (people.Identity, error) { return desk, nil }, h.log)
+}
+
+func (h *hub) adminRoutes() []people.Route {
+	return append([]people.Route{
+		{Pattern: "POST /v1/sessions", Op: people.MakeSession, Handler: h.addSession},
+		{Pattern: "GET /v1/sessions", Op: people.MakeSession, Handler: h.listSessions},
+		{Pattern: "DELETE /v1/sessions/{sid}", Op: people.MakeSession, Handler: h.cancelSession},
+		{Pattern: "POST /v1/sessions/{sid}/invitations", Op: people.MakeSession, Handler: h.invite},
+	}, h.people.DeskRoutes()...)
 }
 
 func (h *hub) addSession(w http.ResponseWriter, r *http.Request) {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -22,6 +23,9 @@ type Config struct {
 	// CallOrigin is the origin of the call page: scheme, host and port, without a path. Links begin with it, and it
 	// is the one Origin that the people listener answers. No default.
 	CallOrigin string `yaml:"call_origin"`
+	// ConsoleOrigin is the origin of the console for the clinic's staff. Its host is not the call page's: each host is
+	// a relying party for passkeys of its own. Default: none, and then the people listener answers the call page alone.
+	ConsoleOrigin string `yaml:"console_origin"`
 	// Page serves the call page. Without a listen address another web server does.
 	Page Web `yaml:"page"`
 	// People is the listener for browsers.
@@ -175,6 +179,18 @@ func (c Config) Validate() error {
 	if err != nil {
 		return fmt.Errorf("devices.url: %w", err)
 	}
+	if c.ConsoleOrigin != "" {
+		console, err := origin(c.ConsoleOrigin)
+		if err != nil {
+			return fmt.Errorf("console_origin: %w", err)
+		}
+		if console.Scheme == "http" && !loopbackHost(console.Hostname()) {
+			return errors.New("console_origin: http is allowed on loopback alone")
+		}
+		if related(console.Hostname(), call.Hostname()) {
+			return errors.New("console_origin: the console needs a host of its own, neither the call page's nor one below or above it")
+		}
+	}
 	switch {
 	case devices.Scheme != "https":
 		return errors.New("devices.url: it must begin with https://")
@@ -206,6 +222,12 @@ func (c Config) Validate() error {
 		}
 	}
 	return c.LiveKit.validate()
+}
+
+// related reports whether a page on one of the hosts could claim passkeys of the other: WebAuthn lets a page name any
+// domain that its own host ends in (Level 3, 5.1.2; HTML, "is a registrable domain suffix of or is equal to").
+func related(a, b string) bool {
+	return a == b || strings.HasSuffix(a, "."+b) || strings.HasSuffix(b, "."+a)
 }
 
 func (w Web) validate(name string) error {

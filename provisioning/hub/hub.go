@@ -6,7 +6,7 @@
 // pages check signatures), and it makes no document. What it can do is refuse service, and see who talks when.
 //
 // Its parts: sessions (appointments, lobby, relay, tokens), fleet (documents, enrolment), sfu (the LiveKit child),
-// store (SQLite), people (who may do what). This package gives each its values, opens the listeners and waits.
+// store (SQLite), people (who may do what, sign-in). This package gives each its values, opens the listeners and waits.
 package hub
 
 import (
@@ -29,6 +29,7 @@ import (
 
 	"github.com/alcove-room/alcove/provisioning/document"
 	"github.com/alcove-room/alcove/provisioning/hub/fleet"
+	"github.com/alcove-room/alcove/provisioning/hub/people"
 	"github.com/alcove-room/alcove/provisioning/hub/sessions"
 	"github.com/alcove-room/alcove/provisioning/hub/sfu"
 	"github.com/alcove-room/alcove/provisioning/hub/store"
@@ -55,6 +56,7 @@ type hub struct {
 	cert     tls.Certificate
 	fleet    *fleet.Fleet
 	sessions *sessions.Service
+	people   *people.Service
 	proxy    http.Handler // nil with an external LiveKit
 	registry *prometheus.Registry
 	joins    *prometheus.CounterVec
@@ -108,8 +110,15 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	h.people, err = people.New(people.Options{
+		Store: db, Log: o.Log, CallOrigin: c.CallOrigin, ConsoleOrigin: c.ConsoleOrigin,
+		Addresses: sessions.NewAddressLimit(2*time.Second, 60), Address: sessions.AddressOf,
+	})
+	if err != nil {
+		return err
+	}
 	h.fleet.Watch(h.sessions.Recheck)
-	h.register(o.Version, metrics.Metrics(), h.fleet.Metrics())
+	h.register(o.Version, metrics.Metrics(), h.fleet.Metrics(), h.people.Metrics())
 	if child != nil {
 		h.register("", child.supervisor.Metrics())
 	}
@@ -199,7 +208,7 @@ func (h *hub) run(ctx context.Context, o Options, c *child) error {
 	defer stopFront()
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	var behind sync.WaitGroup
 	if c != nil {
 		behind.Go(func() { errs <- c.supervisor.Run(back) })
@@ -210,6 +219,7 @@ func (h *hub) run(ctx context.Context, o Options, c *child) error {
 	}
 	var parts sync.WaitGroup
 	parts.Go(func() { errs <- h.sessions.Run(front) })
+	parts.Go(func() { errs <- h.people.Run(front) })
 	parts.Go(func() { errs <- h.serve(front, list) })
 	if front.Err() == nil {
 		h.log.Info("the hub is ready")

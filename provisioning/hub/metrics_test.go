@@ -27,7 +27,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labels := map[string]bool{"peer": true, "outcome": true, "kind": true, "reason": true, "decision": true, "version": true}
+	labels := map[string]bool{"peer": true, "outcome": true, "kind": true, "reason": true, "decision": true, "version": true, "method": true}
 	ours := 0
 	for name, f := range families {
 		if !strings.HasPrefix(name, "alcove_hub_") {

@@ -3,9 +3,11 @@ package hub
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/alcove-room/alcove/provisioning/hub/answer"
+	"github.com/alcove-room/alcove/provisioning/hub/people"
 	"github.com/alcove-room/alcove/provisioning/hub/sessions"
 )
 
@@ -17,19 +19,37 @@ const maxJoin = 1 << 10
 
 // peopleHandler is the listener for browsers.
 func (h *hub) peopleHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/join", h.postJoin)
-	mux.HandleFunc("GET /v1/trust", func(w http.ResponseWriter, r *http.Request) {
-		if !h.trustLimit.Allow(r.RemoteAddr, time.Now()) {
-			answer.SlowDown(w)
-			return
-		}
-		h.fleet.ServeTrust(w, r)
-	})
-	mux.HandleFunc("GET /v1/relay", h.sessions.ServePage)
-	mux.Handle("/sfu/", h.sfuHandler())
-	mux.HandleFunc("/", notFound)
-	return apiHeaders(h.oneOrigin(mux))
+	return apiHeaders(h.oneOrigin(people.Gate(h.peopleRoutes(), h.people.HTTP(h.siteOf).Who, h.log)))
+}
+
+func (h *hub) peopleRoutes() []people.Route {
+	return append([]people.Route{
+		{Pattern: "POST /v1/join", Op: people.UseInvitation, Handler: h.postJoin},
+		{Pattern: "GET /v1/trust", Op: people.ReadTrust, Handler: h.getTrust},
+		{Pattern: "GET /v1/relay", Op: people.Relay, Handler: h.sessions.ServePage},
+		{Pattern: "/sfu/", Op: people.UseMedia, Handler: h.sfuHandler().ServeHTTP},
+	}, h.people.HTTP(h.siteOf).Routes()...)
+}
+
+func (h *hub) getTrust(w http.ResponseWriter, r *http.Request) {
+	if !h.trustLimit.Allow(r.RemoteAddr, time.Now()) {
+		answer.SlowDown(w)
+		return
+	}
+	h.fleet.ServeTrust(w, r)
+}
+
+// siteOf names the page that a request comes from; oneOrigin has checked that it is one of ours.
+func (h *hub) siteOf(r *http.Request) people.Site {
+	if h.config.ConsoleOrigin != "" && r.Header.Get("Origin") == h.config.ConsoleOrigin {
+		return people.Console
+	}
+	return people.Call
+}
+
+// callOnly are the paths that take part in calls: the console has no business there.
+func callOnly(path string) bool {
+	return path == "/v1/join" || path == "/v1/relay" || strings.HasPrefix(path, "/sfu/")
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
@@ -50,23 +70,31 @@ func (h *hub) sfuHandler() http.Handler {
 	})
 }
 
-// oneOrigin lets the call page in and no other page: CORS (Fetch standard, 3.2) with one exact origin. A request
-// without an Origin comes from no page that could use a person's cookie; only reading what is public needs none.
+// oneOrigin lets the call page and the console in and no other page: CORS (Fetch standard, 3.2) with exact origins. A
+// request without an Origin comes from no page that could use a person's cookie; only reading what is public needs none.
 func (h *hub) oneOrigin(next http.Handler) http.Handler {
+	ours := func(r *http.Request, origin string) bool {
+		return origin == h.config.CallOrigin ||
+			origin == h.config.ConsoleOrigin && origin != "" && !callOnly(r.URL.Path)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origins := r.Header.Values("Origin")
 		public := len(origins) == 0 && r.Method == http.MethodGet && r.URL.Path == "/v1/trust"
-		if !public && (len(origins) != 1 || origins[0] != h.config.CallOrigin) {
+		if !public && (len(origins) != 1 || !ours(r, origins[0])) {
 			answer.Refuse(w, http.StatusForbidden, "origin", "This page may not use the hub. Open the link that the clinic sent you.")
 			return
 		}
 		head := w.Header()
 		head.Add("Vary", "Origin")
-		head.Set("Access-Control-Allow-Origin", h.config.CallOrigin)
+		allowed := h.config.CallOrigin
+		if !public {
+			allowed = origins[0]
+		}
+		head.Set("Access-Control-Allow-Origin", allowed)
 		head.Set("Access-Control-Allow-Credentials", "true")
 		if r.Method == http.MethodOptions {
 			head.Set("Access-Control-Allow-Methods", "GET, POST")
-			head.Set("Access-Control-Allow-Headers", "Content-Type")
+			head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
 			head.Set("Access-Control-Max-Age", "600")
 			w.WriteHeader(http.StatusNoContent)
 			return

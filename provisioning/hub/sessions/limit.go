@@ -63,6 +63,9 @@ func (l *AddressLimit) forgetLocked(t time.Time) {
 	}
 }
 
+// AddressOf is what an address counts as: the address, of IPv6 its /64.
+func AddressOf(remote string) string { return prefixOf(remote).String() }
+
 func prefixOf(remote string) netip.Prefix {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
