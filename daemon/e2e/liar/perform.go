@@ -88,7 +88,10 @@ func (c *Clinic) appear(r *Run) error {
 		return errors.New("the room does not open the session")
 	}
 	// From now on it knows of none, so that a session which fails is not begun again behind the run's back.
-	return send(r.room.end, Control{"t": "sessions", "sessions": []any{}})
+	r.mu.Lock()
+	room := r.room
+	r.mu.Unlock()
+	return send(room.end, Control{"t": "sessions", "sessions": []any{}})
 }
 
 // Finish clears up after a run.

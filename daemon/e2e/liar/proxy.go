@@ -251,6 +251,9 @@ func (p *Proxy) roomRelay(w http.ResponseWriter, r *http.Request) {
 	defer l.close()
 	p.mu.Lock()
 	p.room = l
+	if p.current != nil {
+		p.current.roomConnected(l)
+	}
 	p.mu.Unlock()
 	present := func() *Run {
 		p.mu.Lock()
@@ -362,7 +365,7 @@ func (p *Proxy) begin(run *Run) error {
 			return errors.New("the room is not connected")
 		}
 		p.current = run
-		run.room = p.room
+		run.roomConnected(p.room)
 		return send(p.room.end, Control{"t": "sessions", "sessions": []any{run.entry(e)}})
 	}
 	return errors.New("the hub has not told the room of the session")
