@@ -50,7 +50,7 @@ Setting one up, in this order:
   alcove-hub trust --owner-root owner-root.json    trusts it, once
   alcove-hub serve`,
 	}
-	root.AddCommand(serveCommand(), initCommand(), pinCommand(), trustCommand(), sessionCommand(), sfuCommand())
+	root.AddCommand(serveCommand(), initCommand(), pinCommand(), trustCommand(), sessionCommand(), personCommand(), sfuCommand())
 	return root
 }
 

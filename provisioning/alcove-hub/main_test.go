@@ -2,11 +2,17 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
+	"net"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alcove-room/alcove/provisioning/hub/people"
+	"github.com/alcove-room/alcove/provisioning/hub/store"
 )
 
 func run(t *testing.T, args ...string) (string, error) {
@@ -44,6 +50,14 @@ func TestHelpNamesEveryVerb(t *testing.T) {
 			t.Errorf("session --help lacks %s", verb)
 		}
 	}
+	if out, err = run(t, "person", "--help"); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"add", "list", "remove", "link", "totp", "recovery", "pin", "visit"} {
+		if !strings.Contains(out, "  "+verb) {
+			t.Errorf("person --help lacks %s", verb)
+		}
+	}
 	if out, err = run(t, "--help"); err != nil || strings.Contains(out, "  sfu") {
 		t.Errorf("the child is no verb for people: %v", err)
 	}
@@ -54,6 +68,53 @@ func TestWithoutAHub(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "is alcove-hub serve running") {
 		t.Errorf("no hub: %v", err)
 	}
+}
+
+// TestPerson runs the verbs against the hub's own handlers for people, on a socket.
+func TestPerson(t *testing.T) {
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), filepath.Join(dir, "hub.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s, err := people.New(people.Options{Store: db, Log: slog.New(slog.DiscardHandler), CallOrigin: "https://call.clinic.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: people.Gate(s.DeskRoutes(), func(*http.Request) (people.Identity, error) {
+		return people.Identity{Roles: []people.Role{people.FrontDesk, people.IT}}, nil
+	}, slog.New(slog.DiscardHandler))}
+	go func() { _ = server.Serve(l) }() // ends with Close
+	defer server.Close()
+	person := func(want string, args ...string) {
+		t.Helper()
+		out, err := run(t, append(append([]string{"person"}, args...), "--socket", socket)...)
+		if err != nil {
+			out = err.Error()
+		}
+		if !regexp.MustCompile("(?s)^" + want + "\n?$").MatchString(out) {
+			t.Errorf("person %v: %q", args, out)
+		}
+	}
+	person("Added weiss\\.", "add", "weiss", "--name", "Dr. Weiss", "--role", "therapist", "--role", "it")
+	person("There is a person with this pseudonym already\\.", "add", "weiss", "--name", "W", "--role", "it")
+	person(".*role \"device\" is unknown.*", "add", "box", "--name", "W", "--role", "device")
+	person("Added sam\\.", "add", "sam", "--name", "Sam", "--role", "patient")
+	person("[A-Za-z0-9_-]{43}\nIt registers one passkey.*", "link", "weiss")
+	person("otpauth://totp/Alcove:weiss\\?.*", "totp", "weiss")
+	person("([A-Z2-7]{4}-){3}[A-Z2-7]{4}\n.*", "recovery", "weiss")
+	person("[0-9]{6}", "pin", "sam")
+	person(".*only patients have a PIN", "pin", "weiss")
+	person("There is no such person.*", "visit", "sam", "nobody")
+	person(".*\nsam  +Sam .*set\nweiss +Dr. Weiss +therapist,it +yes +none", "list")
+	person("Removed weiss.*", "remove", "weiss")
+	person("There is no such person.*", "remove", "weiss")
 }
 
 func TestParseStart(t *testing.T) {

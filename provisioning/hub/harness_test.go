@@ -359,10 +359,12 @@ func (w *world) admin(method, path string, in any, want int, out any) string {
 		w.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", w.config.Admin.Socket)
-	}}
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: w.dialAdmin}
 	return do(w.t, &http.Client{Transport: tr}, req, want, out)
+}
+
+func (w *world) dialAdmin(ctx context.Context, _, _ string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "unix", w.config.Admin.Socket)
 }
 
 // addSession makes a session that runs now, with a therapist and a guest.

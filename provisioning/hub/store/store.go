@@ -1,12 +1,13 @@
 // Package store keeps the hub's state in one SQLite database: sessions, participants, invitations, joins,
-// openings, admissions, signed documents and enrolment requests.
+// openings, admissions, signed documents, enrolment requests, people and their sign-ins.
 //
 // A method that returns nil is durable (WAL with synchronous=FULL), and each method is one transaction. Invitations,
 // bearers, cookies and claim ids are stored as SHA-256 only, so that whoever reads the file or a copy of it can
-// neither join nor enrol. Signed documents are stored as the bytes that were verified; the store verifies nothing.
+// neither join nor enrol; so are recovery codes and the tokens of sign-ins. Two things are worth stealing: the secrets of
+// code generators, which must be in clear to be compared with, and PINs, of which there are only a million. Signed documents are stored as the bytes that were verified; the store verifies nothing.
 // Names of people are in clear: the file has mode 0600 and belongs to the hub's user.
 //
-// The interfaces that it implements are sessions.Store and fleet.Store.
+// The interfaces that it implements are sessions.Store, fleet.Store and people.Store.
 package store
 
 import (
