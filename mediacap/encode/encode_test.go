@@ -49,6 +49,9 @@ func newScene(w, h, fps int) *scene {
 		picture: frame.Picture{YCbCr: *image.NewYCbCr(image.Rect(0, 0, w, h), image.YCbCrSubsampleRatio420)}}
 }
 
+// Read draws the next picture. The race detector would make minutes of it.
+//
+//go:norace
 func (s *scene) Read() (image.Image, func(), error) {
 	p := &s.picture
 	cx, seed := s.w/2+int(float64(s.w)/4*math.Sin(float64(s.n)/15)), uint32(s.n)*2654435761+1

@@ -157,6 +157,9 @@ func (f *film) rates(fps int) (windows []int, peak float64) {
 	return windows, float64(largest) * float64(len(f.bits)) / float64(mean)
 }
 
+// psnr is in dB. The race detector would make a minute of it.
+//
+//go:norace
 func psnr(a, b []byte) float64 {
 	sum := 0.0
 	for i := range a {

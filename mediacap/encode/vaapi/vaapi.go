@@ -24,6 +24,7 @@ import (
 	"image"
 	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +153,9 @@ func rational(fps float64) (num, den int) {
 
 // serve calls the driver, which may never return, until ask is closed, and then frees everything.
 func (e *Encoder) serve(c *C.alcove_va) {
+	// One thread for all pictures: some drivers keep state per thread, and libva's trace is a file per thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer close(e.freed)
 	defer C.alcove_va_close(c)
 	var out C.alcove_va_result

@@ -38,6 +38,8 @@ func open(t testing.TB, cfg vaapi.Config) *vaapi.Encoder {
 }
 
 // scene draws picture n of something round that moves, with noise that no encoder can foresee.
+//
+//go:norace
 func scene(img *image.YCbCr, n int) {
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	cx, seed := w/2+int(float64(w)/4*math.Sin(float64(n)/15)), uint32(n)*2654435761+1
@@ -97,6 +99,9 @@ func decode(t *testing.T, stream []byte) []byte {
 	return out.Bytes()
 }
 
+// psnr is in dB. The race detector would make a minute of it.
+//
+//go:norace
 func psnr(a, b []byte) float64 {
 	sum := 0.0
 	for i := range a {
