@@ -29,9 +29,9 @@ node_tests() {
 # Where .ci/deps has found the machine's Node too old for the tests, it has put one into .ci/node. Debian's npm
 # would start its own again, so that one runs the script by itself (node --run, Node 22).
 pages_tests() {
-	local newer=$PWD/.ci/node/node_modules/.bin
-	if [ -x "$newer/node" ]; then
-		env -C provisioning/web PATH="$newer:$PATH" node --run test
+	local newer=(.ci/node/node_modules/node-linux-*/bin) # npm 9 makes no .bin for it
+	if [ -x "${newer[0]}/node" ]; then
+		env -C provisioning/web PATH="$PWD/${newer[0]}:$PATH" node --run test
 	else
 		npm --prefix provisioning/web test
 	fi
