@@ -404,7 +404,7 @@ func TestDialedSocket(t *testing.T) {
 
 func TestArguments(t *testing.T) {
 	for _, args := range []string{"--source=screen", "--size 640", "--size 640x360x2", "--size 640x1", "--fps 0", "--fps NaN",
-		"--video-bitrate 5", "--audio-bitrate 900000", "camera", "--unknown"} {
+		"--video-bitrate 5", "--audio-bitrate 900000", "--codec av1", "camera", "--unknown"} {
 		if _, err := parse(strings.Fields(args), io.Discard); err == nil {
 			t.Errorf("%s was accepted", args)
 		}

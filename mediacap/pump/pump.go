@@ -348,6 +348,10 @@ func (c *capture) running(u *mediacap.Unit) mediacap.Status {
 		Audio: mediacap.AudioStream{Codec: mediacap.Opus, SampleRate: 48000, Channels: 1,
 			Device: mediacap.Text(c.cfg.Microphone.Name), Encoder: "libopus"},
 	}
+	if e, ok := c.video.(encode.Chooser); ok {
+		choice := e.Choice()
+		c.cfg.Log.Info("encoder", "name", choice.Name, "reason", choice.Reason())
+	}
 	if c.audio != nil {
 		s.Audio.Encoder = mediacap.Text(c.audio.Library())
 	}
