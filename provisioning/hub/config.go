@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,8 @@ type Config struct {
 	LiveKit LiveKit `yaml:"livekit"`
 	// Sessions are the rules of appointments.
 	Sessions Sessions `yaml:"sessions"`
+	// OIDC is the clinic's identity provider. Default: none.
+	OIDC OIDC `yaml:"oidc"`
 }
 
 // Web is a listener for browsers.
@@ -98,6 +101,42 @@ type Sessions struct {
 	Overrun time.Duration `yaml:"overrun"`
 }
 
+// OIDC is the clinic's identity provider (OpenID Connect). Its redirect URIs are call_origin and console_origin, each
+// with a slash behind.
+type OIDC struct {
+	// Issuer is the provider's issuer, https except on loopback. Without it there is no provider.
+	Issuer string `yaml:"issuer"`
+	// ClientID and ClientSecret are the hub's at the provider; with a secret the file must be unreadable for others.
+	ClientID     string `yaml:"client_id"`
+	ClientSecret string `yaml:"client_secret"`
+	// RolesClaim is the claim of the ID token that lists the person's roles by name: therapist, frontdesk, it, auditor.
+	// Default: alcove_roles.
+	RolesClaim string `yaml:"roles_claim"`
+	// ACR lists the authentication contexts (acr) in which the provider asks for more than one factor. They are asked
+	// for. A token that shows none of them must carry the method (amr) "mfa". Default: none.
+	ACR []string `yaml:"acr"`
+}
+
+func (o OIDC) validate() error {
+	if o.Issuer == "" {
+		if o.ClientID != "" || o.ClientSecret != "" || len(o.ACR) > 0 {
+			return errors.New("oidc: client_id, client_secret and acr belong to an issuer")
+		}
+		return nil
+	}
+	u, err := url.Parse(o.Issuer)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("oidc.issuer: a URL without query is expected")
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopbackHost(u.Hostname())) {
+		return errors.New("oidc.issuer: https is needed off loopback")
+	}
+	if o.ClientID == "" || o.RolesClaim == "" || slices.Contains(o.ACR, "") {
+		return errors.New("oidc: client_id and roles_claim are needed, and no acr is empty")
+	}
+	return nil
+}
+
 // Defaults returns a configuration with every default set.
 func Defaults() Config {
 	return Config{
@@ -106,6 +145,7 @@ func Defaults() Config {
 		Metrics:  Metrics{Listen: "127.0.0.1:9470"},
 		LiveKit:  LiveKit{NodeIP: "127.0.0.1", UDPPort: 7882, SignalPort: 7880},
 		Sessions: Sessions{Early: 15 * time.Minute, Overrun: 2 * time.Hour},
+		OIDC:     OIDC{RolesClaim: "alcove_roles"},
 	}
 }
 
@@ -128,7 +168,7 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
 	}
-	if c.LiveKit.Secret != "" && info.Mode().Perm()&0o077 != 0 {
+	if (c.LiveKit.Secret != "" || c.OIDC.ClientSecret != "") && info.Mode().Perm()&0o077 != 0 {
 		return Config{}, fmt.Errorf("configuration %s holds a secret and others can read it: chmod 600", path)
 	}
 	return c, nil
@@ -221,7 +261,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("metrics.listen: %w", err)
 		}
 	}
-	return c.LiveKit.validate()
+	return errors.Join(c.LiveKit.validate(), c.OIDC.validate())
 }
 
 // related reports whether a page on one of the hosts could claim passkeys of the other: WebAuthn lets a page name any

@@ -69,3 +69,26 @@ func TestSecretsInReadableFiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOIDCConfig(t *testing.T) {
+	c := testConfig(t)
+	good := OIDC{Issuer: "https://idp.clinic.example/realm", ClientID: "hub", RolesClaim: "alcove_roles", ACR: []string{"mfa"}}
+	if c.OIDC = good; c.Validate() != nil {
+		t.Error(c.Validate())
+	}
+	for name, change := range map[string]func(*OIDC){
+		"http":       func(o *OIDC) { o.Issuer = "http://idp.clinic.example" },
+		"no host":    func(o *OIDC) { o.Issuer = "https://" },
+		"a query":    func(o *OIDC) { o.Issuer += "?a=b" },
+		"a password": func(o *OIDC) { o.Issuer = "https://a:b@idp.clinic.example" },
+		"no issuer":  func(o *OIDC) { o.Issuer = "" },
+		"no client":  func(o *OIDC) { o.ClientID = "" },
+		"no claim":   func(o *OIDC) { o.RolesClaim = "" },
+		"empty acr":  func(o *OIDC) { o.ACR = []string{""} },
+	} {
+		c.OIDC = good
+		if change(&c.OIDC); c.Validate() == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}

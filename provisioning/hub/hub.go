@@ -112,6 +112,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	h.people, err = people.New(people.Options{
 		Store: db, Log: o.Log, CallOrigin: c.CallOrigin, ConsoleOrigin: c.ConsoleOrigin,
+		OIDC:      people.OIDC(c.OIDC),
 		Addresses: sessions.NewAddressLimit(2*time.Second, 60), Address: sessions.AddressOf,
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ func (s *Service) HTTP(siteOf func(*http.Request) Site) HTTP { return HTTP{s, si
 func (h HTTP) Routes() []Route {
 	return []Route{
 		{"POST /v1/sign-in/passkey/begin", SignInOp, h.begin},
+		{"POST /v1/sign-in/oidc/begin", SignInOp, h.beginOIDC},
 		{"POST /v1/sign-in/{method}", SignInOp, h.signIn},
 		{"POST /v1/register/begin", SignInOp, h.beginRegistration},
 		{"POST /v1/register", SignInOp, h.register},
@@ -119,6 +120,32 @@ func (h HTTP) begin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer.JSON(w, http.StatusOK, ceremonyAnswer{id, options})
+}
+
+func (h HTTP) beginOIDC(w http.ResponseWriter, r *http.Request) {
+	a := h.attempt(r)
+	var none struct{}
+	if err := answer.Read(w, r, maxBody, &none); err != nil {
+		h.refuse(w, malformed(err), a.Now)
+		return
+	}
+	if h.s.oidc == nil {
+		h.refuse(w, ErrUnavailable, a.Now)
+		return
+	}
+	if !h.s.addresses.Allow(a.Remote, a.Now) {
+		answer.SlowDown(w)
+		return
+	}
+	id, address, err := h.s.oidc.Begin(a.Site, a.Now)
+	if err != nil {
+		h.refuse(w, err, a.Now)
+		return
+	}
+	answer.JSON(w, http.StatusOK, struct {
+		Ceremony string `json:"ceremony"`
+		URL      string `json:"url"`
+	}{id, address})
 }
 
 func malformed(err error) error { return fmt.Errorf("%w: %w", ErrMalformed, err) }
@@ -288,7 +315,7 @@ func (h HTTP) refuse(w http.ResponseWriter, err error, now time.Time) {
 	case "locked":
 		answer.Refuse(w, http.StatusForbidden, code, "The PIN was wrong too often. Please call the clinic for a new one.")
 	case "unavailable":
-		answer.Refuse(w, http.StatusNotFound, code, "This page has no host name, so it cannot have passkeys. IT must give it one.")
+		answer.Refuse(w, http.StatusNotFound, code, "This way to sign in is not set up here. Use another, or call IT.")
 	case "no_match":
 		answer.Refuse(w, http.StatusForbidden, code, "That did not match.")
 	default:

@@ -3,7 +3,8 @@
 //
 // Its parties are people's browsers, the front desk and IT on the admin socket, and a Store. It promises:
 //   - Nobody signs in by a password, nor by a code sent by telephone. Staff have passkeys with user verification
-//     (W3C WebAuthn Level 3); a code generator (RFC 6238) is the fallback and counts as level 1. Patients have an
+//     (W3C WebAuthn Level 3), or the clinic's identity provider, which must say that it asked for more than one factor
+//     (OpenID Connect Core 1.0, code flow with PKCE, RFC 7636); a code generator (RFC 6238) is the fallback and counts as level 1. Patients have an
 //     invitation and a PIN from intake. A recovery code only buys the registration of a new passkey.
 //   - A sign-in ends after 30 minutes without use and after 12 hours (NIST SP 800-63B, 2.2.3), when the person signs
 //     out, and when IT removes the person. Its token, and every other secret that is handed out but the code

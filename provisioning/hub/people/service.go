@@ -25,7 +25,7 @@ type Limit interface {
 	Allow(remote string, t time.Time) bool
 }
 
-// Options are what a Service needs; every field but ConsoleOrigin is needed.
+// Options are what a Service needs; every field but ConsoleOrigin and OIDC is needed.
 type Options struct {
 	Store Store
 	Log   *slog.Logger
@@ -33,6 +33,8 @@ type Options struct {
 	// and never a parent domain. Without a console there is one site.
 	CallOrigin    string
 	ConsoleOrigin string
+	// OIDC is the clinic's identity provider, or none.
+	OIDC OIDC
 	// Addresses bounds attempts for each address; Address is the form of an address that failures count for.
 	Addresses Limit
 	Address   func(remote string) string
@@ -45,6 +47,7 @@ type Service struct {
 	addresses Limit
 	address   func(string) string
 	passkeys  *passkeys
+	oidc      *oidcSignIn // nil without a provider
 	methods   map[Method]Authenticator
 	guard     *guard
 	rooms     *budget
@@ -60,11 +63,16 @@ func New(o Options) (*Service, error) {
 		store: o.Store, log: o.Log, addresses: o.Addresses, address: o.Address, guard: newGuard(),
 		rooms: newBudget(roomEvery, roomBurst), argon: make(chan struct{}, argonAtOnce),
 	}
+	origins := map[Site]string{Call: o.CallOrigin, Console: o.ConsoleOrigin}
 	var err error
-	if s.passkeys, err = newPasskeys(s, map[Site]string{Call: o.CallOrigin, Console: o.ConsoleOrigin}); err != nil {
+	if s.passkeys, err = newPasskeys(s, origins); err != nil {
 		return nil, err
 	}
 	s.methods = map[Method]Authenticator{ByPasskey: s.passkeys, ByTOTP: totp{s}, ByPIN: pinSignIn{s}}
+	if o.OIDC.Issuer != "" {
+		s.oidc = newOIDC(s, o.OIDC, origins)
+		s.methods[ByOIDC] = s.oidc
+	}
 	s.newMetrics()
 	return s, nil
 }

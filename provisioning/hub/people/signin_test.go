@@ -44,17 +44,21 @@ type world struct {
 	handler http.Handler
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, idp ...people.OIDC) *world {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "hub.sqlite"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s, err := people.New(people.Options{
+	o := people.Options{
 		Store: db, Log: slog.New(slog.DiscardHandler), CallOrigin: callOrigin, ConsoleOrigin: consoleOrigin,
 		Addresses: always{}, Address: sessions.AddressOf,
-	})
+	}
+	if len(idp) > 0 {
+		o.OIDC = idp[0]
+	}
+	s, err := people.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,9 @@ func Roles() []Role {
 // personRoles are the roles that a person can be given.
 func personRoles() []Role { return []Role{Therapist, Patient, Guest, FrontDesk, IT, Auditor} }
 
+// staffRoles are the roles that a clinic's identity provider can give.
+func staffRoles() []Role { return []Role{Therapist, FrontDesk, IT, Auditor} }
+
 // Operation is something that the hub does for somebody.
 type Operation string
 

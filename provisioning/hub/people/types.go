@@ -18,18 +18,22 @@ type Method string
 // The methods. There is no password, and none that sends a code by telephone.
 const (
 	ByPasskey Method = "passkey"
+	ByOIDC    Method = "oidc"
 	ByTOTP    Method = "totp"
 	ByPIN     Method = "pin"
 )
 
 // Methods lists every method once.
-func Methods() []Method { return []Method{ByPasskey, ByTOTP, ByPIN} }
+func Methods() []Method { return []Method{ByPasskey, ByOIDC, ByTOTP, ByPIN} }
 
-// Level is how strong the hub counts a method: 3 for a passkey with user verification, 1 for what somebody could be
-// talked out of. A room believes none of it: it takes the hub's word as level 1 and verifies an assertion by itself.
+// Level is how strong the hub counts a method: 3 for a passkey with user verification, 2 for the clinic's identity
+// provider with more than one factor, 1 for what somebody could be talked out of. A room believes none of it: it takes the hub's word as level 1 and verifies an assertion by itself.
 func (m Method) Level() int {
-	if m == ByPasskey {
+	switch m {
+	case ByPasskey:
 		return 3
+	case ByOIDC:
+		return 2
 	}
 	return 1
 }
@@ -83,8 +87,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists is returned by a Store for a subject that is taken, or a credential that is registered.
 	ErrExists = errors.New("exists already")
-	// ErrUnavailable is returned where a site has no host name, so that WebAuthn knows no relying party for it.
-	ErrUnavailable = errors.New("passkeys need a host name")
+	// ErrUnavailable is returned for passkeys at a site without a host name, which WebAuthn knows no relying party for,
+	// and for a provider that is not configured.
+	ErrUnavailable = errors.New("this way to sign in is not set up")
 	// ErrRequest is wrapped by what the front desk or IT asked for and cannot have.
 	ErrRequest = errors.New("request refused")
 )
@@ -175,7 +180,9 @@ type SignIn struct {
 // Store keeps people. A call that returns nil is durable; calls are safe for concurrent use and each is one
 // transaction. Removing a person removes everything of theirs, sign-ins too.
 type Store interface {
-	AddPerson(ctx context.Context, p Person) error              // ErrExists
+	AddPerson(ctx context.Context, p Person) error // ErrExists
+	// PutPerson adds a person, or gives the one with this subject the name and roles.
+	PutPerson(ctx context.Context, p Person) error
 	RemovePerson(ctx context.Context, subject string) error     // ErrNotFound
 	Person(ctx context.Context, subject string) (Person, error) // ErrNotFound
 	PersonByHandle(ctx context.Context, handle []byte) (Person, error)

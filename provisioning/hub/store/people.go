@@ -54,6 +54,14 @@ func (s *Store) AddPerson(ctx context.Context, p people.Person) error {
 		p.Subject, p.Handle, p.Name, joinRoles(p.Roles), millis(p.Created))))
 }
 
+// PutPerson implements people.Store.
+func (s *Store) PutPerson(ctx context.Context, p people.Person) error {
+	_, err := s.db.ExecContext(ctx, `INSERT INTO people (subject, handle, name, roles, created) VALUES (?,?,?,?,?)
+		ON CONFLICT (subject) DO UPDATE SET name = excluded.name, roles = excluded.roles`,
+		p.Subject, p.Handle, p.Name, joinRoles(p.Roles), millis(p.Created))
+	return wrap("put person", err)
+}
+
 // RemovePerson implements people.Store.
 func (s *Store) RemovePerson(ctx context.Context, subject string) error {
 	return wrap("remove person", missing(s.db.ExecContext(ctx, `DELETE FROM people WHERE subject = ?`, subject)))
