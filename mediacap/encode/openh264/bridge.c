@@ -87,12 +87,17 @@ static int append(alcove_openh264 *e, const uint8_t *from, size_t n) {
 	return 0;
 }
 
+// The header's view for C leaves out the method's third parameter, the layer, which C++ gives a default.
+static int force_idr(ISVCEncoder *enc) {
+	return ((int (*)(ISVCEncoder *, bool, int))(*enc)->ForceIntraFrame)(enc, true, -1);
+}
+
 int alcove_openh264_encode(alcove_openh264 *e, uint8_t *y, uint8_t *cb, uint8_t *cr, int y_stride, int c_stride,
 	int64_t ms, int force_key) {
 	int rc;
 	e->n = 0;
 	e->key = 0;
-	if (force_key && (rc = (*e->enc)->ForceIntraFrame(e->enc, true)))
+	if (force_key && (rc = force_idr(e->enc)))
 		return rc;
 	SSourcePicture pic;
 	memset(&pic, 0, sizeof pic);
