@@ -89,7 +89,7 @@ static int append(alcove_openh264 *e, const uint8_t *from, size_t n) {
 
 // The header's view for C leaves out the method's third parameter, the layer, which C++ gives a default.
 static int force_idr(ISVCEncoder *enc) {
-	return ((int (*)(ISVCEncoder *, bool, int))(*enc)->ForceIntraFrame)(enc, true, -1);
+	return ((int (*)(ISVCEncoder *, bool, int))(void *)(*enc)->ForceIntraFrame)(enc, true, -1);
 }
 
 int alcove_openh264_encode(alcove_openh264 *e, uint8_t *y, uint8_t *cb, uint8_t *cr, int y_stride, int c_stride,

@@ -635,7 +635,7 @@ static uint8_t *inner(fake *f, bool idr, size_t *n) {
 	pic.iStride[1] = pic.iStride[2] = f->enc_w / 2;
 	pic.uiTimeStamp = f->pictures * 1000 * f->fps_den / f->fps_num;
 	if (idr)
-		((int (*)(ISVCEncoder *, bool, int))(*f->enc)->ForceIntraFrame)(f->enc, true, -1); // all layers
+		((int (*)(ISVCEncoder *, bool, int))(void *)(*f->enc)->ForceIntraFrame)(f->enc, true, -1); // all layers
 	SFrameBSInfo info;
 	memset(&info, 0, sizeof info);
 	if ((*f->enc)->EncodeFrame(f->enc, &pic, &info) || info.iLayerNum < 1)
