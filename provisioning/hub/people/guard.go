@@ -19,6 +19,8 @@ const (
 	maxTries       = 10_000 // entries of about 100 bytes
 	roomBurst      = 60     // tries of PINs for one room
 	roomEvery      = 10 * time.Second
+	browserBurst   = 30 // attempts of one known browser, whatever else comes from its address
+	browserEvery   = 2 * time.Second
 )
 
 // guard slows guessing down: for each credential and place (a known browser, or else an address) by doubling waits,
@@ -26,7 +28,7 @@ const (
 // spend does not touch known browsers (the device cookies of OWASP's Authentication Cheat Sheet).
 type guard struct {
 	mu    sync.Mutex
-	tries map[string]*tries // guarded by mu
+	tries map[Hash]*tries // by subject and place; guarded by mu
 
 	strangers *budget
 }
@@ -55,15 +57,18 @@ type tries struct {
 }
 
 func newGuard() *guard {
-	return &guard{tries: make(map[string]*tries), strangers: newBudget(strangersEvery, strangersBurst)}
+	return &guard{tries: make(map[Hash]*tries), strangers: newBudget(strangersEvery, strangersBurst)}
 }
+
+// triesOf is a key of one size, whatever a stranger writes as a subject.
+func triesOf(subject, place string) Hash { return HashOf(place + "\x00" + subject) }
 
 // take counts a try as failed, before it is judged: many at once cannot all be the first. It returns how long to wait
 // when the try is refused, and then counts nothing.
 func (g *guard) take(subject, place string, known bool, t time.Time) (time.Duration, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	key := subject + "\x00" + place
+	key := triesOf(subject, place)
 	e := g.tries[key]
 	if e == nil || t.Sub(e.last) > forgetTries {
 		if e == nil && len(g.tries) >= maxTries {
@@ -92,7 +97,7 @@ func (g *guard) take(subject, place string, known bool, t time.Time) (time.Durat
 func (g *guard) succeeded(subject, place string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.tries, subject+"\x00"+place)
+	delete(g.tries, triesOf(subject, place))
 }
 
 // forgetLocked makes room. Dropping entries that still count costs little: the strangers' budget stands behind them.

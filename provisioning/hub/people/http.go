@@ -110,8 +110,8 @@ func (h HTTP) begin(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, malformed(err), a.Now)
 		return
 	}
-	if !h.s.addresses.Allow(a.Remote, a.Now) {
-		answer.SlowDown(w)
+	if err := h.s.admits(r.Context(), a); err != nil {
+		h.refuse(w, err, a.Now)
 		return
 	}
 	id, options, err := h.s.passkeys.Begin(a.Site, a.Now)
@@ -133,8 +133,8 @@ func (h HTTP) beginOIDC(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, ErrUnavailable, a.Now)
 		return
 	}
-	if !h.s.addresses.Allow(a.Remote, a.Now) {
-		answer.SlowDown(w)
+	if err := h.s.admits(r.Context(), a); err != nil {
+		h.refuse(w, err, a.Now)
 		return
 	}
 	id, address, err := h.s.oidc.Begin(a.Site, a.Now)
@@ -223,8 +223,8 @@ func (h HTTP) beginRegistration(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, malformed(err), a.Now)
 		return
 	}
-	if !h.s.addresses.Allow(a.Remote, a.Now) {
-		answer.SlowDown(w)
+	if err := h.s.admits(r.Context(), a); err != nil {
+		h.refuse(w, err, a.Now)
 		return
 	}
 	id, options, err := h.s.passkeys.BeginRegistration(r.Context(), req.Registration, a.Site, a.Now)
@@ -263,8 +263,8 @@ func (h HTTP) readRegistration(w http.ResponseWriter, r *http.Request, a Attempt
 	if err := answer.Read(w, r, maxBody, &req); err != nil {
 		return Passkey{}, malformed(err)
 	}
-	if !h.s.addresses.Allow(a.Remote, a.Now) {
-		return Passkey{}, &SlowDownError{10 * time.Second}
+	if err := h.s.admits(r.Context(), a); err != nil {
+		return Passkey{}, err
 	}
 	return h.s.passkeys.Finish(r.Context(), req.Registration, req.Ceremony, req.Response, a.Site, a.Now)
 }
@@ -293,8 +293,8 @@ func (h HTTP) recovered(w http.ResponseWriter, r *http.Request, a Attempt) (v re
 	if err := answer.Read(w, r, maxBody, &req); err != nil {
 		return v, malformed(err)
 	}
-	if !h.s.addresses.Allow(a.Remote, a.Now) {
-		return v, &SlowDownError{10 * time.Second}
+	if err := h.s.admits(r.Context(), a); err != nil {
+		return v, err
 	}
 	v.Registration, v.Expires, err = h.s.Recover(r.Context(), req.Subject, req.Code, a)
 	v.Expires = v.Expires.UTC().Truncate(time.Second)

@@ -51,6 +51,7 @@ type Service struct {
 	methods   map[Method]Authenticator
 	guard     *guard
 	rooms     *budget
+	browsers  *budget
 	argon     chan struct{}
 
 	signIns       *prometheus.CounterVec
@@ -61,7 +62,7 @@ type Service struct {
 func New(o Options) (*Service, error) {
 	s := &Service{
 		store: o.Store, log: o.Log, addresses: o.Addresses, address: o.Address, guard: newGuard(),
-		rooms: newBudget(roomEvery, roomBurst), argon: make(chan struct{}, argonAtOnce),
+		rooms: newBudget(roomEvery, roomBurst), browsers: newBudget(browserEvery, browserBurst), argon: make(chan struct{}, argonAtOnce),
 	}
 	origins := map[Site]string{Call: o.CallOrigin, Console: o.ConsoleOrigin}
 	var err error
@@ -137,6 +138,22 @@ func (s *Service) guarded(ctx context.Context, subject string, a Attempt) (pass 
 	return func() { s.guard.succeeded(subject, place) }, nil
 }
 
+// admits bounds attempts of every kind. A browser that somebody has signed in with has a budget of its own: who shares
+// the clinic's address with it cannot use that up.
+func (s *Service) admits(ctx context.Context, a Attempt) error {
+	known := false
+	if a.Browser != "" {
+		var err error
+		if known, err = s.store.BrowserSeen(ctx, HashOf(a.Browser)); err != nil {
+			return err
+		}
+	}
+	if known && s.browsers.allow(a.Browser, a.Now) || s.addresses.Allow(a.Remote, a.Now) {
+		return nil
+	}
+	return &SlowDownError{10 * time.Second}
+}
+
 // identity is what the hub knows of a person who has just proved to be one.
 func (s *Service) identity(ctx context.Context, subject string, m Method, t time.Time) (Identity, error) {
 	p, err := s.store.Person(ctx, subject)
@@ -153,8 +170,8 @@ func (s *Service) SignIn(ctx context.Context, m Method, a Attempt) (id Identity,
 		return id, "", "", fmt.Errorf("%w: unknown method", ErrMalformed)
 	}
 	defer func() { s.signIns.WithLabelValues(string(m), outcomeOf(err)).Inc() }()
-	if !s.addresses.Allow(a.Remote, a.Now) {
-		return id, "", "", &SlowDownError{10 * time.Second}
+	if err := s.admits(ctx, a); err != nil {
+		return id, "", "", err
 	}
 	if id, err = method.Authenticate(ctx, a); err != nil {
 		return Identity{}, "", "", err

@@ -386,6 +386,43 @@ func TestTOTPSignIn(t *testing.T) {
 	}
 }
 
+type never struct{}
+
+func (never) Allow(string, time.Time) bool { return false }
+
+// TestFloodedAddress leaves a clinic's address without any budget: who has signed in before still can.
+func TestFloodedAddress(t *testing.T) {
+	w := start(t)
+	w.person("weiss", people.Therapist)
+	a := w.register("weiss", callOrigin)
+	b := w.browser(callOrigin)
+	b.signIn(200, a)
+	s, err := people.New(people.Options{Store: w.db, Log: slog.New(slog.DiscardHandler), CallOrigin: callOrigin,
+		Addresses: never{}, Address: sessions.AddressOf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := s.HTTP(func(*http.Request) people.Site { return people.Call })
+	w.handler = people.Gate(h.Routes(), h.Who, slog.New(slog.DiscardHandler))
+	b.signIn(200, a)
+	stranger := w.browser(callOrigin)
+	for _, path := range []string{"/v1/sign-in/passkey/begin", "/v1/sign-in/totp", "/v1/sign-in/pin"} {
+		stranger.want("slow_down", "POST", path, struct{}{})
+	}
+	stranger.want("slow_down", "POST", "/v1/register/begin", map[string]any{"registration": "x"})
+	stranger.want("slow_down", "POST", "/v1/register", map[string]any{"registration": "x", "ceremony": "x", "response": "x"})
+	stranger.want("slow_down", "POST", "/v1/recover", map[string]any{"subject": "x", "code": "x"})
+	for range 40 { // a known browser has an end too
+		if status, got := b.do("POST", "/v1/sign-in/passkey/begin", struct{}{}); status == 429 {
+			if got["error"] != "slow_down" {
+				t.Errorf("%v", got)
+			}
+			return
+		}
+	}
+	t.Error("a known browser may ask for ever")
+}
+
 func TestSessionEnds(t *testing.T) {
 	w := start(t)
 	w.person("weiss", people.Therapist)

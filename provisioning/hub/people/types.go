@@ -229,4 +229,6 @@ type Store interface {
 	DropSignIns(ctx context.Context, idle, made time.Time) error
 	// BrowserOf reports whether the person has signed in with this browser.
 	BrowserOf(ctx context.Context, subject string, browser Hash) (bool, error)
+	// BrowserSeen reports whether anybody has.
+	BrowserSeen(ctx context.Context, browser Hash) (bool, error)
 }

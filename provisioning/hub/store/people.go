@@ -333,3 +333,9 @@ func (s *Store) BrowserOf(ctx context.Context, subject string, browser people.Ha
 	err = s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM known_browsers WHERE subject = ? AND hash = ?)`, subject, browser[:]).Scan(&known)
 	return known, wrap("read known browsers", err)
 }
+
+// BrowserSeen implements people.Store.
+func (s *Store) BrowserSeen(ctx context.Context, browser people.Hash) (seen bool, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM known_browsers WHERE hash = ?)`, browser[:]).Scan(&seen)
+	return seen, wrap("read known browsers", err)
+}

@@ -37,6 +37,38 @@ func add(t *testing.T, s *Store) sessions.Session {
 	return v
 }
 
+// TestFirstRelease opens a database as the first release wrote it, with a session in it.
+func TestFirstRelease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hub.sqlite")
+	first, err := migrations.ReadFile("migrations/0001_first.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(string(first) + `PRAGMA user_version = 1;
+		INSERT INTO sessions (sid, room, starts, ends, created) VALUES (zeroblob(16), 'r', 1, 2, 1);
+		INSERT INTO participants (id, sid, place, role, name) VALUES ('p', zeroblob(16), 0, 'patient', 'Sam');`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	v, err := s.Session(t.Context(), sessions.SID{})
+	if err != nil || len(v.Participants) != 1 || v.Participants[0].Name != "Sam" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	p := people.Person{Subject: "sam", Handle: make([]byte, 32), Name: "Sam", Roles: []people.Role{people.Patient}}
+	if err := errors.Join(s.AddPerson(t.Context(), p), s.SetVisit(t.Context(), "p", "sam")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOneWinner uses one invitation from many browsers at once.
 func TestOneWinner(t *testing.T) {
 	s, _ := open(t)

@@ -71,3 +71,4 @@ CREATE TABLE known_browsers (
   created INTEGER NOT NULL,
   PRIMARY KEY (subject, hash)
 ) STRICT;
+CREATE INDEX known_browsers_by_hash ON known_browsers (hash);
