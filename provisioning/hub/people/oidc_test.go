@@ -81,7 +81,7 @@ func startIDP(t *testing.T) (*idp, string) {
 	s := &idp{Storage: storage.NewStorageWithClients(storage.NewUserStore(server.URL), map[string]*storage.Client{"hub": client})}
 	conf := &op.Config{CodeMethodS256: true, AuthMethodPost: true, SupportedUILocales: []language.Tag{language.English}}
 	_, _ = rand.Read(conf.CryptoKey[:])
-	provider, err := op.NewOpenIDProvider(server.URL, conf, s, op.WithAllowInsecure(), op.WithLogger(slog.New(slog.DiscardHandler)))
+	provider, err := op.NewProvider(conf, s, op.StaticIssuer(server.URL), op.WithAllowInsecure(), op.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}
