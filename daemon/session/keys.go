@@ -26,6 +26,7 @@ type keys struct {
 	sealer  *e2ee.DataSealer
 	rings   map[string]*e2ee.Ring
 	openers map[openerID]*e2ee.DataOpener
+	sif     []byte // the trailer of the SFU's own frames on the present connection
 }
 
 type openerID struct {
@@ -110,9 +111,21 @@ func (k *keys) ringLocked(identity string) *e2ee.Ring {
 	r, ok := k.rings[identity]
 	if !ok {
 		r = k.endpoint.NewRing(e2ee.RingConfig{Kinds: e2ee.Audio | e2ee.Video, IVs: e2ee.LiveKitIV})
+		r.SetSIFTrailer(k.sif)
 		k.rings[identity] = r
 	}
 	return r
+}
+
+// injected tells by which trailer the SFU's own frames are known, such as those that follow a mute. They never
+// open; they are only counted under their own name.
+func (k *keys) injected(trailer []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sif = trailer
+	for _, r := range k.rings {
+		r.SetSIFTrailer(trailer)
+	}
 }
 
 func (k *keys) receive(e agreement.RecvKey) error {

@@ -55,7 +55,9 @@ type line struct {
 	onData  func(identity string, payload []byte)
 	onRate  func(bps int)
 	onState func(up bool)
-	metrics *Metrics
+	// onTrailer tells how the SFU marks frames of its own making on a new connection.
+	onTrailer func(trailer []byte)
+	metrics   *Metrics
 
 	mu      sync.Mutex
 	room    *lksdk.Room // the current one; nil while down; guarded by mu
@@ -140,6 +142,7 @@ func (l *line) once(ctx context.Context) (up bool, err error) {
 		return false, err
 	}
 	l.setRoom(room)
+	l.onTrailer(room.SifTrailer())
 	l.onState(true)
 	l.review()
 	select {

@@ -195,11 +195,12 @@ func New(conf Config) (*Session, error) {
 	s.line = newLine(&line{
 		log: conf.Log, identity: s.agree.EID(), ticket: s.ticket, video: s.video, audio: s.audio,
 		firstBPS: conf.VideoBPS + conf.AudioBPS, metrics: conf.Metrics,
-		accept:  func(identity string) bool { return s.member(identity) != nil },
-		onTrack: s.onTrack,
-		onData:  s.onData,
-		onRate:  s.onRate,
-		onState: func(up bool) { s.post(func() { s.lineUp = up }) },
+		accept:    func(identity string) bool { return s.member(identity) != nil },
+		onTrack:   s.onTrack,
+		onData:    s.onData,
+		onRate:    s.onRate,
+		onState:   func(up bool) { s.post(func() { s.lineUp = up }) },
+		onTrailer: s.keys.injected,
 	})
 	s.publish()
 	return s, nil
