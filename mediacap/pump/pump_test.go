@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,19 +153,23 @@ func run(t *testing.T, cfg Config) (conn net.Conn, ended chan error) {
 func TestForeignDrivers(t *testing.T) {
 	conn, ended := run(t, config(registered(t, "VideoTest"), registered(t, "AudioTest")))
 	in := mediacap.NewReader(conn)
-	var count [2]int
-	for count[0] < 15 || count[1] < 15 {
+	var ages [2][]time.Duration
+	for len(ages[mediacap.Video]) < 15 || len(ages[mediacap.Audio]) < 75 {
 		e, err := in.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if u, ok := e.(*mediacap.Unit); ok {
 			m := u.Codec.Medium()
-			count[m]++
-			// A driver that does not tell the time is taken at its word, and a busy machine makes it late.
-			if age := mediacap.Now().Sub(u.CaptureTime); age < -100*time.Millisecond || age > time.Second {
-				t.Errorf("%v captured %v ago", u.Codec, age)
-			}
+			ages[m] = append(ages[m], mediacap.Now().Sub(u.CaptureTime))
+		}
+	}
+	for m, list := range ages {
+		// A driver that does not tell the time is taken at its word, and a machine that stops for a moment makes single
+		// chunks late and the next ones early. The middle one tells whether time is right.
+		slices.Sort(list)
+		if age := list[len(list)/2]; age < -40*time.Millisecond || age > time.Second {
+			t.Errorf("medium %d was captured %v ago, from %v to %v", m, age, list[0], list[len(list)-1])
 		}
 	}
 	stopAndDrain(t, conn, in)
