@@ -1,11 +1,13 @@
 package liar
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +157,10 @@ func TestLiar(t *testing.T) {
 				}
 				o, err := c.tell(t, r.run)
 				windows <- r.page
+				if errors.Is(err, ErrStuck) {
+					all := make([]byte, 1<<20)
+					t.Fatalf("run %d: %v\n%s", i, err, all[:runtime.Stack(all, true)]) // the room is in this process
+				}
 				if err != nil {
 					t.Errorf("run %d, %v: %v\n%+v", i, r.run.varied, err, o)
 				}

@@ -41,6 +41,9 @@ const (
 	quiet   = 8 * time.Millisecond // without a word, at least
 )
 
+// ErrStuck says that the room does not do what it does without anybody's help.
+var ErrStuck = errors.New("the room does not open the session")
+
 // Perform lets the run's session take place.
 func (c *Clinic) Perform(ctx context.Context, r *Run) (Outcome, error) {
 	start := time.Now()
@@ -85,7 +88,7 @@ func (c *Clinic) appear(r *Run) error {
 	select {
 	case <-r.opened:
 	case <-time.After(5 * time.Second):
-		return errors.New("the room does not open the session")
+		return ErrStuck
 	}
 	// From now on it knows of none, so that a session which fails is not begun again behind the run's back.
 	r.mu.Lock()
