@@ -185,22 +185,32 @@ func (b *logBuffer) String() string {
 	return ""
 }
 
+// nextPort runs through ports below those that the kernel gives to outgoing connections (ip_local_port_range), so that
+// nobody else's connection can take one between here and the hub's own listening.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(15000 + uint32(os.Getpid()*37%12000)) }
+
+// freePort finds a port on loopback that nobody listens on.
 func freePort(t *testing.T, network string) int {
 	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		port := int(nextPort.Add(1))
+		at := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		var c io.Closer
+		var err error
+		if network == "udp" {
+			c, err = net.ListenPacket("udp", at)
+		} else {
+			c, err = net.Listen("tcp", at)
 		}
-		defer c.Close()
-		return c.LocalAddr().(*net.UDPAddr).Port
+		if err == nil {
+			c.Close()
+			return port
+		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 func testConfig(t *testing.T) Config {

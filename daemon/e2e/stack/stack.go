@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -536,13 +537,19 @@ func FreePorts(addr string, n int) ([]int, error) {
 			l.Close()
 		}
 	}()
-	for len(out) < n {
-		l, err := net.Listen("tcp", net.JoinHostPort(addr, "0"))
+	// Below the ports that the kernel gives to outgoing connections (ip_local_port_range): nobody else's connection can
+	// take one before the clinic listens.
+	port := 15000 + mathrand.IntN(12000)
+	for tries := 0; len(out) < n; tries++ {
+		if tries > 5000 {
+			return nil, errors.New("no free ports")
+		}
+		port++
+		l, err := net.Listen("tcp", net.JoinHostPort(addr, strconv.Itoa(port)))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		open = append(open, l)
-		port := l.Addr().(*net.TCPAddr).Port
 		u, err := net.ListenPacket("udp", net.JoinHostPort(addr, strconv.Itoa(port)))
 		if err != nil {
 			continue
