@@ -102,16 +102,19 @@ func TestStranger(t *testing.T) {
 	t.Run("is removed", func(t *testing.T) {
 		q := must[*browser.Page](t)(b.Open(page, probe))
 		defer q.Close()
-		began := time.Now()
-		if err := tryStranger(q, strangerOptions{URL: media.URL, Token: media.token(t, room, "stranger")}); err != nil {
-			// Removed before its connection stood, on a busy machine. That joining works at all, the others below show.
-			t.Logf("the stranger did not get as far as a connection, after %v: %v", time.Since(began), err)
-		} else {
-			joined := time.Now()
-			ok(t, q.Await(6*time.Second, "stranger.seen().left !== ''"))
-			if took := time.Since(joined); took > 4*time.Second {
-				t.Errorf("the hub removes a stranger after %v", took)
+		// On a busy machine the hub may be faster than the stranger's connection; it has to stand once to be judged.
+		var err error
+		for range 3 {
+			if err = tryStranger(q, strangerOptions{URL: media.URL, Token: media.token(t, room, "stranger")}); err == nil {
+				break
 			}
+			t.Logf("the stranger did not get as far as a connection: %v", err)
+		}
+		ok(t, err)
+		joined := time.Now()
+		ok(t, q.Await(6*time.Second, "stranger.seen().left !== ''"))
+		if took := time.Since(joined); took > 4*time.Second {
+			t.Errorf("the hub removes a stranger after %v", took)
 		}
 		if slices.Contains(media.identities(t, room), "stranger") {
 			t.Error("the stranger is still in the LiveKit room")
